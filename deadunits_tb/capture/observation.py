@@ -1,0 +1,87 @@
+"""What one observed training step tells about one layer, reduced over examples and positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightObservation:
+    """Of the incoming and outgoing weights, around one optimizer step. Arrays are ``[units]`` or None if not measured.
+
+    Attributes:
+        norm_in: Norm of the incoming weights before the step.
+        norm_out: Norm of the outgoing weights, None unless every consumer is known.
+        gradient: Norm of the loss gradient of the incoming weights.
+        change: Norm of the change of the incoming weights in this step.
+        change_since_first: Norm of the change since the first observation.
+        norm_first: Norm of the incoming weights at the first observation.
+    """
+
+    norm_in: Array | None = None
+    norm_out: Array | None = None
+    gradient: Array | None = None
+    change: Array | None = None
+    change_since_first: Array | None = None
+    norm_first: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Mergeable reductions of one layer over one observed step. Arrays are ``[units]``.
+
+    Attributes:
+        examples: Rows of axis 0.
+        positions: Examples times all other axes but that of the units.
+        fired_examples: Examples on which the unit fired at any position.
+        fired_positions: Positions on which it fired.
+        mean: Mean output.
+        squares: Sum over positions of the squared distance from ``mean``; exactly zero for a constant output.
+        sum_abs: Sum of absolute outputs.
+        min: Smallest output.
+        max: Largest output.
+        saturated: Positions at a bound, None for functions without bounds.
+        gradient_squares: Sum over positions of the squared loss gradient at the pre-activation (loss summed as the user
+            reduces it, unscaled); None if not measured, as in a step that a loss scaler skips.
+        weights: None if the weights were not looked at.
+        trainable: Whether the layer's weights are trained at present.
+    """
+
+    examples: int
+    positions: int
+    fired_examples: Array
+    fired_positions: Array
+    mean: Array
+    squares: Array
+    sum_abs: Array
+    min: Array
+    max: Array
+    saturated: Array | None = None
+    gradient_squares: Array | None = None
+    weights: WeightObservation | None = None
+    trainable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StepObservation:
+    """Everything seen at one observed step.
+
+    Attributes:
+        layers: Layer name to its observation. A layer that was not called is absent.
+        loss: None if unknown.
+        inputs: ``(count, mean, sum of squared distances from it, min, max)`` of all values fed to the model, or None.
+    """
+
+    layers: Mapping[str, Observation] = field(default_factory=dict)
+    loss: float | None = None
+    inputs: tuple[int, float, float, float, float] | None = None
+
+
+Deferred = Callable[[], StepObservation]
+"""Fetches an observation from the device; called when a record is due, so that other steps never wait."""
