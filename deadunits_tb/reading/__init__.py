@@ -1,0 +1,1 @@
+"""The read side: from a TensorBoard ``DataProvider`` to histories, verdicts, explanations and reports. No HTTP."""
