@@ -152,6 +152,22 @@ class Thresholds:
         source="as unknown_examples: small batches must not confirm one another",
         meaning="examples that the agreeing records must cover together",
     )
+    warning_share: float = _threshold(
+        0.2,
+        low=0.0,
+        high=1.0,
+        unit="of a layer's units",
+        source="He initialization with Adam leaves 2 to 12 of 64 units dead on digits, five seeds (measured)",
+        meaning="share of a layer in one alarm state from which a finding is a warning",
+    )
+    alarm_share: float = _threshold(
+        0.5,
+        low=0.0,
+        high=1.0,
+        unit="of a layer's units",
+        source="SageMaker Debugger, DeadRelu: fires above 50 % of a layer",
+        meaning="share of a layer in one alarm state from which a finding is an alarm",
+    )
     fired_scale: float = _threshold(
         1e-3,
         low=0.0,
@@ -201,6 +217,10 @@ class Thresholds:
             if whole and value != int(value):
                 raise InvalidArgumentError(f"threshold {spec.name} counts {spec.metadata['unit']} and must be whole, not {value!r}")
             object.__setattr__(self, spec.name, int(value) if whole else float(value))
+        if self.alarm_share < self.warning_share:
+            raise InvalidArgumentError(
+                f"threshold alarm_share ({self.alarm_share}) must not be below warning_share ({self.warning_share})"
+            )
         if self.dead_examples < self.unknown_examples:
             raise InvalidArgumentError(
                 f"threshold dead_examples ({self.dead_examples}) must not be below unknown_examples ({self.unknown_examples}): "
