@@ -49,26 +49,28 @@ class Explanation:
     born: bool | None
 
 
-def explain(
-    info: LayerInfo,
-    window: Window,
-    statistics: Statistics | None,
-    evidence: Evidence,
-    memory: Memory,
-    state: UnitState,
-    unit: int,
-    thresholds: Thresholds,
-) -> Explanation:
-    """Explain the state of one unit at one record.
+class Explainer:
+    """Explains any number of units of one layer at one record; what concerns the layer is worked out once.
 
     Args:
         info: The layer.
         window: What the record covers.
         statistics: All statistics of the record, None where it holds none.
         evidence: Counters up to and including the record.
-        memory: What confirmation remembered before the record.
-        state: The state to explain.
-        unit: Index of the unit.
+        memory: What confirmation remembered before the record; None where verdicts were recomputed with other thresholds.
         thresholds: The numbers that decided.
     """
-    raise NotImplementedError
+
+    def __init__(
+        self,
+        info: LayerInfo,
+        window: Window,
+        statistics: Statistics | None,
+        evidence: Evidence,
+        memory: Memory | None,
+        thresholds: Thresholds,
+    ) -> None: ...
+
+    def explain(self, state: UnitState, unit: int) -> Explanation:
+        """Explain why a unit is in a state."""
+        raise NotImplementedError

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from deadunits_tb.errors import UnknownNameError
 from deadunits_tb.record import Byte, Evidence, Float, Int, LayerRecord, Memory, Statistics, Window
 from deadunits_tb.run_record import RunInfo, RunRecord
+from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo
 
 
@@ -21,11 +22,13 @@ class LayerHistory:
         info: The layer.
         steps: ``int64 [R]`` optimizer steps since the start of training.
         wall_times: ``float64 [R]`` seconds since the epoch.
+        thresholds: In force while writing.
     """
 
     info: LayerInfo
     steps: Int
     wall_times: npt.NDArray[np.float64]
+    thresholds: Thresholds
 
     def __len__(self) -> int:
         """How many records there are."""

@@ -7,13 +7,12 @@ from deadunits_tb.record import Byte, Int
 from deadunits_tb.thresholds import Thresholds
 
 
-def rejudge(history: LayerHistory, thresholds: Thresholds, written: Thresholds) -> tuple[Byte, Int]:
+def rejudge(history: LayerHistory, thresholds: Thresholds) -> tuple[Byte, Int]:
     """Judge all records of a layer with other thresholds.
 
     Args:
         history: The layer.
         thresholds: The numbers that decide now.
-        written: The numbers that were in force while writing.
 
     Returns:
         ``uint8 [R, U]`` states and ``int64 [R, U]`` steps since which they hold.
