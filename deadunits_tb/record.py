@@ -204,7 +204,7 @@ def from_bfloat16_bits(bits: npt.NDArray[np.uint16]) -> Float:
 
 
 def reference_code(rate: npt.NDArray[np.floating]) -> Int:
-    """Half octaves below 1, from 1 for a rate of 1 to 255; 0 for a rate of zero. Rounded down, to be on the safe side."""
+    """Half octaves below 1, from 1 for a rate of 1 to 255; 0 for a rate of zero. The rate is rounded down."""
     with np.errstate(divide="ignore"):
         code = np.ceil(-2 * np.log2(rate)) + 1
     return np.where(rate > 0, np.clip(code, 1, 255), 0).astype(np.int64)

@@ -11,7 +11,9 @@ from typing import Any
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 
 
-def _threshold(default: float, *, low: float, high: float, unit: str, source: str, meaning: str, acts: str = "judging") -> Any:
+def _threshold(
+    default: float, *, low: float, high: float, unit: str, source: str, meaning: str, acts: str = "judging"
+) -> Any:
     return field(
         default=default,
         metadata={"low": low, "high": high, "unit": unit, "source": source, "meaning": meaning, "acts": acts},
@@ -141,7 +143,7 @@ class Thresholds:
         low=1,
         high=200,
         unit="records",
-        source="one record in fifty flickers: entering at once gives 34 transitions per unit in 1,000 records (measured)",
+        source="2 % flicker would otherwise give 34 transitions per unit in 1,000 records (measured)",
         meaning="consecutive records that must agree before an alarm, a warning or sparse is entered (non_finite: one)",
     )
     confirm_examples: int = _threshold(
@@ -173,7 +175,7 @@ class Thresholds:
         low=0.0,
         high=1e6,
         unit="update ratio",
-        source="digits, two layers of 64 (measured): at most 0.06 with Adam at 0.01, deaths from 0.2 with SGD at 2 or Adam at 0.1",
+        source="measured on digits: at most 0.06 with Adam at 0.01, deaths from 0.2 (SGD at 2, Adam at 0.1)",
         meaning="update ratio of a layer above which one step may kill its units",
     )
     unscaled_inputs: float = _threshold(
@@ -231,7 +233,9 @@ class Thresholds:
             if not low <= value <= high:
                 raise InvalidArgumentError(f"threshold {spec.name} must be between {low:g} and {high:g}, not {value!r}")
             if whole and value != int(value):
-                raise InvalidArgumentError(f"threshold {spec.name} counts {spec.metadata['unit']} and must be whole, not {value!r}")
+                raise InvalidArgumentError(
+                    f"threshold {spec.name} counts {spec.metadata['unit']} and must be whole, not {value!r}"
+                )
             object.__setattr__(self, spec.name, int(value) if whole else float(value))
         if self.alarm_share < self.warning_share:
             raise InvalidArgumentError(
@@ -239,8 +243,8 @@ class Thresholds:
             )
         if self.dead_examples < self.unknown_examples:
             raise InvalidArgumentError(
-                f"threshold dead_examples ({self.dead_examples}) must not be below unknown_examples ({self.unknown_examples}): "
-                "a unit would be dead before it may be judged"
+                f"threshold dead_examples ({self.dead_examples}) must not be below "
+                f"unknown_examples ({self.unknown_examples}): a unit would be dead before it may be judged"
             )
 
     def replace(self, **changes: float) -> Thresholds:

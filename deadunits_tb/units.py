@@ -114,7 +114,7 @@ STATISTICS: tuple[Statistic, ...] = (
     Statistic(
         "gradient",
         "gradient",
-        "root mean square of the loss gradient with respect to the pre-activation: the error signal that trains the unit",
+        "root mean square of the loss gradient at the pre-activation: the error signal that trains the unit",
     ),
     Statistic("weight_gradient", "gradient", "norm of the loss gradient of the incoming weights"),
     Statistic(
@@ -122,7 +122,11 @@ STATISTICS: tuple[Statistic, ...] = (
         "weight_delta",
         "norm of the change of the incoming weights in one optimizer step, over their norm",
     ),
-    Statistic("drift", "weight_delta", "norm of the change of the incoming weights since the first record, over their first norm"),
+    Statistic(
+        "drift",
+        "weight_delta",
+        "norm of the change of the incoming weights since the first record, over their first norm",
+    ),
     Statistic("norm_in", "weights", "norm of the incoming weights"),
     Statistic("norm_out", "weights", "norm of the outgoing weights, where every consumer of the unit is known"),
 )

@@ -126,10 +126,10 @@ def no_signal(info: LayerInfo, gradient: Float, thresholds: Thresholds) -> Mask:
         thresholds: For the share of the layer's gradient below which it is none.
     """
     if info.relu_like:
-        return gradient == 0
+        return np.asarray(gradient == 0)
     usable = gradient[np.isfinite(gradient)].astype(np.float64)
     scale = float(np.sqrt(np.mean(usable**2))) if usable.size else 0.0
-    return gradient <= thresholds.dead_gradient * scale
+    return np.asarray(gradient <= thresholds.dead_gradient * scale)
 
 
 def layer_scale(statistics: Statistics, finite: Mask) -> float:
@@ -144,8 +144,7 @@ def finite_units(statistics: Statistics, units: int) -> Mask:
     """``bool [units]``: no NaN or Inf in anything that was measured."""
     if not len(statistics.values):
         return np.ones(units, bool)
-    finite: Mask = np.isfinite(statistics.values).all(axis=0)
-    return finite
+    return np.asarray(np.isfinite(statistics.values).all(axis=0))
 
 
 def chance_of_loss(fired: Float, examples: Int, rate: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -214,7 +213,7 @@ def _stagnant(window: Window, statistics: Statistics, t: Thresholds) -> Mask | s
     ratio = statistics.get("update_ratio")
     if ratio is None or not window.trainable or not window.run_moves > t.stagnant_ratio:
         return slice(0, 0)
-    return ratio < t.stagnant_ratio
+    return np.asarray(ratio < t.stagnant_ratio)
 
 
 def _dying(
@@ -248,16 +247,14 @@ def _saturated(info: LayerInfo, statistics: Statistics, t: Thresholds) -> Mask |
     share = statistics.get("saturated_fraction")
     if share is None or info.activation_function not in BOUNDED or info.role == "output":
         return slice(0, 0)
-    return share >= t.saturated_share
+    return np.asarray(share >= t.saturated_share)
 
 
-def _disconnected(
-    info: LayerInfo, window: Window, statistics: Statistics, fired: Float, t: Thresholds
-) -> Mask | slice:
+def _disconnected(info: LayerInfo, window: Window, statistics: Statistics, fired: Float, t: Thresholds) -> Mask | slice:
     outgoing = statistics.get("norm_out")
     if outgoing is None or info.role == "output" or not window.run_moves > t.stagnant_ratio:
         return slice(0, 0)
-    return (outgoing == 0) & (fired > 0)
+    return np.asarray((outgoing == 0) & (fired > 0))
 
 
 def _dead(info: LayerInfo, window: Window, statistics: Statistics, evidence: Evidence, t: Thresholds) -> Mask:

@@ -76,7 +76,9 @@ class _Case:
         inputs = next((r.inputs for r in self.run.records if r.inputs is not None), None)
         if inputs is None:
             return None
-        sentence = f"the inputs range from {inputs.min:g} to {inputs.max:g}, mean {inputs.mean:.3g}, std {inputs.std:.3g}"
+        sentence = (
+            f"the inputs range from {inputs.min:g} to {inputs.max:g}, mean {inputs.mean:.3g}, std {inputs.std:.3g}"
+        )
         return float(np.hypot(inputs.mean, inputs.std)), sentence
 
     def unscaled(self) -> str | None:
@@ -144,7 +146,8 @@ def _silent(case: _Case) -> Iterator[Suspicion]:
 
 def _born(case: _Case, born: npt.NDArray[np.bool_]) -> Iterator[Suspicion]:
     level = case.level(int(born.sum()))
-    fact = f"{_count(born)} of {case.name} never fired since the first training step (step {case.layer.window(-1).first_step:,})"
+    first = case.layer.window(-1).first_step
+    fact = f"{_count(born)} of {case.name} never fired since the first training step (step {first:,})"
     if (unscaled := case.unscaled()) is not None:
         yield _from_data(case, level, case.onset(born), (fact, unscaled))
         return
@@ -155,7 +158,7 @@ def _born(case: _Case, born: npt.NDArray[np.bool_]) -> Iterator[Suspicion]:
         "poor_initialization",
         level,
         case.name,
-        int(case.layer.window(-1).first_step),
+        first,
         0.95 if level == Level.ALARM else 0.75,
         (fact,),
         (
@@ -183,7 +186,7 @@ def _died(case: _Case, died: npt.NDArray[np.bool_]) -> Iterator[Suspicion]:
             0.95 if jumped else 0.85,
             (
                 fact,
-                f"one step changed the weights of {case.name} by up to {peak:.0%} of their norm (0.1 % to 1 % trains well)",
+                f"one step changed the weights of {case.name} by up to {peak:.0%} ; 0.1 % to 1 % trains well",
                 *((f"the loss rose to {jump:.3g} times its first value",) if jumped else ()),
             ),
             (alive_first,),
@@ -211,7 +214,8 @@ def _saturated(case: _Case) -> Iterator[Suspicion]:
     if not units.any():
         return
     function = case.layer.info.activation_function
-    fact = f"{_count(units)} of {case.name} are at a bound of {function} on at least {case.thresholds.saturated_share:.0%} of positions"
+    share = f"at least {case.thresholds.saturated_share:.0%} of positions"
+    fact = f"{_count(units)} of {case.name} are at a bound of {function} on {share}"
     if (unscaled := case.unscaled()) is not None:
         yield _from_data(case, level, case.onset(units), (fact, unscaled))
     elif level > Level.INFORMATION:
@@ -255,7 +259,11 @@ def _non_finite(case: _Case) -> Iterator[Suspicion]:
             *((f"the loss rose to {jump:.3g} times its first value",) if jump >= LOSS_JUMP else ()),
         ),
         (),
-        ("clip gradients by norm", *_lower_rate(case, case.peak_update(case.onset(units))), "look for NaN or Inf in the data"),
+        (
+            "clip gradients by norm",
+            *_lower_rate(case, case.peak_update(case.onset(units))),
+            "look for NaN or Inf in the data",
+        ),
     )
 
 
@@ -289,7 +297,9 @@ def _from_data(case: _Case, level: Level, step: int, evidence: tuple[str, ...]) 
 
 def _initializer(case: _Case) -> str:
     bounded = case.layer.info.activation_function in ("tanh", "sigmoid", "softsign")
-    return f"initialize {case.name} with {'Glorot' if bounded else 'He'} ({'glorot_uniform' if bounded else 'he_normal'})"
+    return (
+        f"initialize {case.name} with {'Glorot' if bounded else 'He'} ({'glorot_uniform' if bounded else 'he_normal'})"
+    )
 
 
 def _lower_rate(case: _Case, peak: float) -> tuple[str, ...]:
