@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+from typing import ClassVar
 
 from setuptools import Command, find_packages, setup
 from setuptools.command.build_py import build_py
@@ -59,8 +60,8 @@ class BuildFrontend(Command):
     """Build the tab's bundle into the package."""
 
     description = "build the dashboard bundle where it is absent or stale"
-    user_options = [("packages", "p", "also install what the front end's own tests and checks need")]
-    boolean_options = ["packages"]
+    user_options: ClassVar = [("packages", "p", "also install what the front end's own tests and checks need")]
+    boolean_options: ClassVar = ["packages"]
 
     def initialize_options(self) -> None:
         self.packages = False

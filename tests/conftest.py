@@ -1,0 +1,40 @@
+"""What holds for every test: what failed before pytest started is said by pytest, last."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+# Before any test imports a framework: a GPU changes results, and TensorFlow talks about its CPU at length.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> pathlib.Path:
+    """The repository."""
+    return ROOT
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly, next to pytest's own summary, what else did not pass or did not run."""
+    failed = os.environ.get("DEADUNITS_FAILED", "").split()
+    if failed:
+        terminalreporter.section("FAILED BEFORE PYTEST", sep="!", red=True, bold=True)
+        terminalreporter.line(f"not passed: {', '.join(failed)}; the output is above")
+    unopened = [report for report in terminalreporter.getreports("skipped") if "no browser" in str(report.longrepr)]
+    if unopened:
+        terminalreporter.section("BROWSER TESTS DID NOT RUN", sep="!", red=True, bold=True)
+        terminalreporter.line(
+            f"{len(unopened)} tests need a Chromium or Chrome: install one, or set DEADUNITS_BROWSER to its path"
+        )
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run is not green when what came before it was not."""
+    if os.environ.get("DEADUNITS_FAILED", "").strip() and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
