@@ -1,0 +1,323 @@
+"""For each state the sentence that explains it, and the numbers that its rule compared."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from deadunits_tb.reading.phrases import count, listing, measured, percent, percent_bound
+from deadunits_tb.record import NEVER, Evidence, Int, Statistics, Window, reference_rate
+from deadunits_tb.thresholds import Thresholds
+from deadunits_tb.units import LayerInfo, UnitState
+from deadunits_tb.verdicts import chance_of_loss, finite_units, judges_silence, layer_scale, signal_known
+
+Comparison = Literal["at least", "at most", "below", "above", "equal to"]
+_HOLDS: Mapping[Comparison, Callable[[float, float], bool]] = {
+    "at least": operator.ge,
+    "at most": operator.le,
+    "below": operator.lt,
+    "above": operator.gt,
+    "equal to": operator.eq,
+}
+_Z_95 = 1.6449
+"""One-sided 95 % quantile of the normal distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A measured number beside the threshold that it was compared with.
+
+    Attributes:
+        name: What was measured, in words.
+        value: The measured number.
+        comparison: How it stands to the threshold.
+        threshold: The number it was compared with.
+        threshold_name: The field of :class:`Thresholds` behind it, None where the rule knows no threshold.
+    """
+
+    name: str
+    value: float
+    comparison: Comparison
+    threshold: float
+    threshold_name: str | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the comparison is true."""
+        return _HOLDS[self.comparison](self.value, self.threshold)
+
+
+Ground = tuple[str, list[Number]]
+"""A sentence about a unit, which is its subject, and the numbers in it that the rule compares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One layer at one record, with what concerns the layer as a whole worked out once.
+
+    Attributes:
+        info: The layer.
+        window: What the record covers.
+        statistics: Of the record; without rows where it holds none.
+        evidence: Counters up to and including the record.
+        thresholds: The numbers that decide.
+        witnessed: Whether the error signal was recorded where its absence proves something.
+        quiet: ``int64 [units]`` examples without firing and, where that is witnessed, without error signal.
+        scale: Root mean square of the layer's output, 0 if unknown.
+        mean_abs: Mean absolute output of the layer, NaN if unknown.
+    """
+
+    info: LayerInfo
+    window: Window
+    statistics: Statistics
+    evidence: Evidence
+    thresholds: Thresholds
+    witnessed: bool
+    quiet: Int
+    scale: float
+    mean_abs: float
+
+    @classmethod
+    def of(
+        cls, info: LayerInfo, window: Window, statistics: Statistics | None, evidence: Evidence, thresholds: Thresholds
+    ) -> Moment:
+        """Work out what concerns the layer as a whole."""
+        units = len(evidence.last_active_step)
+        present = statistics or Statistics((), np.empty((0, units), np.float32))
+        finite = finite_units(present, units)
+        size = present.get("mean_abs")
+        # Without statistics the counter itself tells whether a gradient was recorded: it never rises otherwise.
+        thinned = statistics is None and info.witness == "pre_activation" and evidence.examples_without_signal.any()
+        witnessed = signal_known(info, present) or bool(thinned)
+        silent = evidence.examples_since_active
+        return cls(
+            info=info,
+            window=window,
+            statistics=present,
+            evidence=evidence,
+            thresholds=thresholds,
+            witnessed=witnessed,
+            quiet=np.minimum(silent, evidence.examples_without_signal) if witnessed else silent,
+            scale=layer_scale(present, finite),
+            mean_abs=float(np.mean(size[finite], dtype=float)) if size is not None and finite.any() else math.nan,
+        )
+
+    def value(self, statistic: str, unit: int) -> float:
+        """One statistic of one unit, NaN if it was not recorded."""
+        values = self.statistics.get(statistic)
+        return math.nan if values is None else float(values[unit])
+
+    def rate_upper_bound(self, unit: int) -> float | None:
+        """Upper 95 % confidence bound of the firing rate per example.
+
+        The rule of three for silence (0 of n: 3/n), the one-sided Wilson bound for a window in which the unit fired;
+        None where firing means nothing.
+        """
+        if not self.info.nonlinear:
+            return None
+        share, n = self.value("active_fraction", unit), self.window.examples
+        if share > 0 and n:
+            middle = share + _Z_95**2 / (2 * n)
+            spread = _Z_95 * math.sqrt(max(0.0, share * (1 - share) / n + _Z_95**2 / (4 * n * n)))
+            return min(1.0, (middle + spread) / (1 + _Z_95**2 / n))
+        silent = int(self.evidence.examples_since_active[unit])
+        return min(1.0, 3 / silent) if silent else None
+
+
+def ground(moment: Moment, state: UnitState, unit: int) -> Ground:
+    """The sentence and the numbers for one unit in one state."""
+    return _GROUNDS[state](moment, unit)
+
+
+def _silence(m: Moment, unit: int) -> str:
+    """The part of a sentence that all verdicts on silent units share."""
+    silent, quiet = int(m.evidence.examples_since_active[unit]), int(m.quiet[unit])
+    sentence = f"did not fire on the last {count(silent, 'example')}"
+    if m.info.tokens:
+        sentence += f" ({count(int(m.evidence.tokens_since_active[unit]), 'token')})"
+    if not m.witnessed:
+        at_output = "the gradient was recorded at the output, where zero proves nothing"
+        return f"{sentence} (silence alone: {at_output if m.info.witness == 'output' else 'no gradient was recorded'})"
+    if quiet == silent:
+        return f"{sentence} and received no error signal"
+    return f"{sentence} and received no error signal on the last {count(quiet)} of them"
+
+
+def _without(m: Moment) -> str:
+    return "without firing and without error signal" if m.witnessed else "without firing"
+
+
+def _dead(m: Moment, unit: int) -> Ground:
+    t, e, w = m.thresholds, m.evidence, m.window
+    quiet, silent = int(m.quiet[unit]), int(e.examples_since_active[unit])
+    numbers = [Number(f"examples {_without(m)}", quiet, "at least", t.dead_examples, "dead_examples")]
+    passed = ""
+    if not numbers[0].holds and m.info.tokens:
+        tokens = float(e.tokens_since_active[unit] * (quiet / max(silent, 1)))
+        seen = int(e.observations_since_active[unit])
+        by_tokens = [
+            Number(f"tokens {_without(m)}", tokens, "at least", t.dead_tokens, "dead_tokens"),
+            Number("observations without firing", seen, "at least", t.dead_observations, "dead_observations"),
+        ]
+        numbers = by_tokens if all(n.holds for n in by_tokens) else numbers
+    if not numbers[0].holds and w.dataset_examples:
+        stretch = min(quiet, w.contiguous_examples)
+        numbers = [
+            Number("consecutive examples seen without a gap", stretch, "at least", 2 * w.dataset_examples),
+            Number(f"examples {_without(m)}", quiet, "at least", t.unknown_examples, "unknown_examples"),
+        ]
+        passed = f", a complete pass over the {count(w.dataset_examples, 'example')} of the data set among them"
+    bound = m.rate_upper_bound(unit)
+    sure = f": with 95 % confidence it fires on fewer than {percent_bound(bound)} of examples" if bound else ""
+    never = "; it has never fired since training began" if w.from_start and e.last_active_step[unit] == NEVER else ""
+    return _silence(m, unit) + passed + sure + never, numbers
+
+
+def _dying(m: Moment, unit: int) -> Ground:
+    t, e, w = m.thresholds, m.evidence, m.window
+    share, reference = m.value("active_fraction", unit), float(reference_rate(e.reference[unit]))
+    quiet = int(m.quiet[unit])
+    seen, fired = (w.examples, share) if share > 0 else (quiet, 0.0)
+    lost = np.asarray((1 - t.dying_loss) * reference)
+    chance = float(chance_of_loss(np.array([fired], np.float32), np.asarray(seen), lost)[0])
+    by_chance = Number("probability of that by chance", chance, "at most", t.dying_significance, "dying_significance")
+    once = f"once it fired on about {percent(reference)} of them"
+    if share > 0:
+        loss = 1 - share / reference if reference else 0.0
+        return (
+            f"fired on {percent(share)} of the last {count(w.examples, 'example')}, {once}: chance alone explains that "
+            f"with a probability of at most {measured(chance)}",
+            [
+                Number("share of examples on which it fired", share, "below", t.dying_share, "dying_share"),
+                Number("share of its own rate that it lost", loss, "at least", t.dying_loss, "dying_loss"),
+                by_chance,
+            ],
+        )
+    sentence = _silence(m, unit)
+    numbers = [Number(f"examples {_without(m)}", quiet, "at least", t.unknown_examples, "unknown_examples")]
+    if e.last_active_step[unit] != NEVER:
+        numbers.append(by_chance)
+        sentence += f", {once}"
+    if quiet < t.dead_examples:
+        sentence += f"; {count(t.dead_examples)} are needed to call it dead"
+    return sentence, numbers
+
+
+def _sparse(m: Moment, unit: int) -> Ground:
+    share, examples = m.value("active_fraction", unit), count(m.window.examples, "example")
+    return (
+        f"fired on {percent(share)} of the last {examples}: seldom, but no loss against its earlier rate that chance "
+        "could not explain",
+        [Number("share of examples on which it fired", share, "below", m.thresholds.dying_share, "dying_share")],
+    )
+
+
+def _dormant(m: Moment, unit: int) -> Ground:
+    ratio = m.value("mean_abs", unit) / m.mean_abs if m.mean_abs else math.nan
+    limit = m.thresholds.dormant_share
+    return (
+        f"its mean absolute output is {percent(ratio)} of the layer's mean",
+        [Number("mean absolute output, over the layer's mean", ratio, "at most", limit, "dormant_share")],
+    )
+
+
+def _stagnant(m: Moment, unit: int) -> Ground:
+    ratio, limit = m.value("update_ratio", unit), m.thresholds.stagnant_ratio
+    change = "did not change at all" if ratio == 0 else f"changed by {measured(ratio)} of their norm"
+    others = measured(m.window.run_moves)
+    return (
+        f"its weights {change} in one optimizer step, while others of the run change by up to {others}",
+        [
+            Number("update ratio", ratio, "below", limit, "stagnant_ratio"),
+            Number("largest update ratio of the run", m.window.run_moves, "above", limit, "stagnant_ratio"),
+        ],
+    )
+
+
+def _constant(m: Moment, unit: int) -> Ground:
+    low, high, std = (m.value(name, unit) for name in ("min", "max", "std"))
+    relative, limit = std / m.scale if m.scale else std, m.thresholds.constant_range
+    name = "standard deviation of the output, over the layer's scale"
+    between = f"is {measured(low)}" if low == high else f"stays between {measured(low)} and {measured(high)}"
+    return (
+        f"its output {between} on the last {count(m.window.positions, 'position')}, whatever the input",
+        [Number(name, relative, "at most", limit, "constant_range")],
+    )
+
+
+def _saturated(m: Moment, unit: int) -> Ground:
+    share, limit = m.value("saturated_fraction", unit), m.thresholds.saturated_share
+    return (
+        f"at a bound of {m.info.activation_function} on {percent(share)} of the last "
+        f"{count(m.window.positions, 'position')}, where hardly any gradient passes",
+        [Number("share of positions at a bound", share, "at least", limit, "saturated_share")],
+    )
+
+
+def _disconnected(m: Moment, unit: int) -> Ground:
+    share, limit = m.value("active_fraction", unit), m.thresholds.stagnant_ratio
+    return (
+        f"fires on {percent(share)} of the last {count(m.window.examples, 'example')}, but its outgoing weights are "
+        f"all zero, while others of the run change by up to {measured(m.window.run_moves)} in one step",
+        [
+            Number("norm of the outgoing weights", m.value("norm_out", unit), "equal to", 0.0),
+            Number("largest update ratio of the run", m.window.run_moves, "above", limit, "stagnant_ratio"),
+        ],
+    )
+
+
+def _non_finite(m: Moment, unit: int) -> Ground:
+    values = zip(m.statistics.names, m.statistics.values[:, unit].tolist(), strict=True)
+    bad = [f"{name} is {measured(value)}" for name, value in values if not math.isfinite(value)]
+    return listing(bad) or "NaN or infinity in its activation, gradient or weights", []
+
+
+def _unknown(m: Moment, unit: int) -> Ground:
+    seen, needed = m.window.examples_seen, m.thresholds.unknown_examples
+    if seen < needed:
+        return (
+            f"only {count(seen, 'example')} seen so far; a verdict needs {count(needed)}",
+            [Number("examples seen", seen, "below", needed, "unknown_examples")],
+        )
+    if m.statistics.names and m.statistics.get("active_fraction") is None:
+        return "its activation was not recorded", []
+    return f"not enough records so far agree on a verdict ({count(seen, 'example')} seen)", []
+
+
+def _frozen(m: Moment, unit: int) -> Ground:
+    return "its weights are not trainable, so it is not judged", []
+
+
+def _active(m: Moment, unit: int) -> Ground:
+    examples = count(m.window.examples, "example")
+    low, high, share = (m.value(name, unit) for name in ("min", "max", "active_fraction"))
+    if not judges_silence(m.info):
+        if math.isnan(low) or math.isnan(high):
+            return "nothing suggests that it is useless", []
+        return f"its output went from {measured(low)} to {measured(high)} on the last {examples}", []
+    if math.isnan(share):
+        return f"last fired within the last {count(int(m.evidence.examples_since_active[unit]) + 1, 'example')}", []
+    limit = m.thresholds.dying_share
+    numbers = [Number("share of examples on which it fired", share, "at least", limit, "dying_share")]
+    return f"fired on {percent(share)} of the last {examples}", numbers
+
+
+_GROUNDS: Mapping[UnitState, Callable[[Moment, int], Ground]] = {
+    UnitState.ACTIVE: _active,
+    UnitState.SPARSE: _sparse,
+    UnitState.DORMANT: _dormant,
+    UnitState.STAGNANT: _stagnant,
+    UnitState.DYING: _dying,
+    UnitState.CONSTANT: _constant,
+    UnitState.SATURATED: _saturated,
+    UnitState.DISCONNECTED: _disconnected,
+    UnitState.DEAD: _dead,
+    UnitState.NON_FINITE: _non_finite,
+    UnitState.UNKNOWN: _unknown,
+    UnitState.FROZEN: _frozen,
+}
