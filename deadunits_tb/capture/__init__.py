@@ -1,0 +1,1 @@
+"""The write side: from what one training step shows to records in an event file."""

@@ -1,0 +1,265 @@
+"""Merge the observations of one layer over a window, carry the evidence on, and make records of both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from deadunits_tb.capture.observation import Array, Observation, WeightObservation
+from deadunits_tb.capture.reference_rate import ReferenceRate
+from deadunits_tb.record import (
+    NEVER,
+    REFERENCE_SHARE,
+    Evidence,
+    LayerRecord,
+    Memory,
+    Statistics,
+    Window,
+    reference_code,
+)
+from deadunits_tb.thresholds import Thresholds
+from deadunits_tb.units import LayerInfo
+from deadunits_tb.verdicts import finite_units, judge, layer_scale, no_signal
+
+
+def merge(one: Observation, other: Observation) -> Observation:
+    """Merge two observations of one layer, exactly: as if one had seen the positions of both.
+
+    Mean and squares by Chan, Golub and LeVeque (1979), so two equal constants keep a spread of zero. Gradients stay
+    only if both have them; of the weights the later observation is kept.
+    """
+    n = one.positions + other.positions
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are data
+        apart = np.subtract(other.mean, one.mean, dtype=np.float64)
+        return Observation(
+            examples=one.examples + other.examples,
+            positions=n,
+            fired_examples=np.add(one.fired_examples, other.fired_examples, dtype=np.float64),
+            fired_positions=np.add(one.fired_positions, other.fired_positions, dtype=np.float64),
+            mean=one.mean + apart * (other.positions / n),
+            squares=one.squares + other.squares + apart * apart * (one.positions * other.positions / n),
+            sum_abs=np.add(one.sum_abs, other.sum_abs, dtype=np.float64),
+            min=np.minimum(one.min, other.min),
+            max=np.maximum(one.max, other.max),
+            saturated=_both(one.saturated, other.saturated),
+            gradient_squares=_both(one.gradient_squares, other.gradient_squares),
+            weights=other.weights or one.weights,
+            trainable=other.trainable,
+        )
+
+
+class LayerAccumulator:
+    """One layer between two records, and what goes on across them.
+
+    Observations go in with :meth:`add`; :meth:`statistics` sums up the window, :meth:`record` judges it and begins the
+    next. The two are apart because a verdict needs to know how far the weights of *other* layers moved.
+
+    Args:
+        info: The layer.
+        thresholds: In force while writing.
+        dataset_examples: Examples in one pass over the data, 0 if unknown.
+    """
+
+    def __init__(self, info: LayerInfo, thresholds: Thresholds, *, dataset_examples: int = 0) -> None:
+        self.info = info
+        self._thresholds = thresholds
+        self._dataset_examples = dataset_examples
+        self._evidence = Evidence.none(info.units)
+        self._reference = ReferenceRate(info.units, thresholds)
+        self._memory: Memory | None = None
+        self._scale: float | None = None
+        self._first_step = self._last_step = NEVER
+        self._examples_seen = self._contiguous = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._window: Observation | None = None
+        self._observations = 0
+        self._gradient_squares: Array | None = None
+        self._gradient_positions = 0
+        self._weights: dict[str, Array] = {}
+        self._weight_gradients = 0
+
+    @property
+    def first_step(self) -> int:
+        """First observed step, :data:`~deadunits_tb.record.NEVER` before it."""
+        return self._first_step
+
+    @property
+    def examples(self) -> int:
+        """Examples since the last record."""
+        return self._window.examples if self._window else 0
+
+    @property
+    def scale(self) -> float | None:
+        """Root mean square of the layer's activations at the last record, against which firing is told; None before."""
+        return self._scale
+
+    def add(self, step: int, observation: Observation) -> None:
+        """Take in what one training step showed. Steps never run backwards.
+
+        Raises:
+            ValueError: The observation is of another number of units.
+        """
+        if len(observation.mean) != self.info.units:
+            raise ValueError(f"layer {self.info.name!r} has {self.info.units} units, not {len(observation.mean)}")
+        if self._first_step == NEVER:
+            self._first_step = step
+        n = observation.examples
+        self._examples_seen += n
+        self._contiguous = n + (self._contiguous if step - self._last_step <= 1 else 0)
+        self._last_step = step
+        self._observations += 1
+        self._advance(step, observation)
+        self._add_gradients(observation)
+        if observation.weights is not None:
+            self._add_weights(observation.weights)
+        plain = replace(observation, gradient_squares=None, weights=None)
+        self._window = merge(self._window, plain) if self._window else plain
+
+    def statistics(self) -> Statistics:
+        """The window's statistics, rounded as they are stored. There must have been an observation."""
+        window = self._window
+        assert window is not None
+        n, positions = window.examples, window.positions
+        with np.errstate(invalid="ignore", over="ignore"):
+            columns = {
+                "active_fraction": window.fired_examples / n,
+                "active_positions": window.fired_positions / positions,
+                "mean": window.mean,
+                "mean_abs": window.sum_abs / positions,
+                "std": np.sqrt(window.squares / positions),
+                "min": window.min,
+                "max": window.max,
+            }
+            if window.saturated is not None:
+                columns["saturated_fraction"] = window.saturated / positions
+            if self._gradient_squares is not None:
+                columns["gradient"] = np.sqrt(self._gradient_squares / self._gradient_positions)
+            columns |= self._weights
+            if self._weight_gradients:
+                columns["weight_gradient"] = np.sqrt(self._weights["weight_gradient"] / self._weight_gradients)
+        return Statistics.of(columns, self.info.units)
+
+    def record(
+        self, statistics: Statistics, *, step: int, wall_time: float, run_moves: float, from_start: bool
+    ) -> LayerRecord:
+        """Judge the window and begin the next.
+
+        Args:
+            statistics: What :meth:`statistics` gave.
+            step: Of the record; the same for all layers of a run.
+            wall_time: Seconds since the epoch.
+            run_moves: Largest update ratio of any layer of the run in this record, NaN if unknown.
+            from_start: Whether the first training step of the run's life was observed, and this layer in it.
+        """
+        observed = self._window
+        assert observed is not None
+        window = Window(
+            step=step,
+            first_step=self._first_step,
+            wall_time=wall_time,
+            examples=observed.examples,
+            positions=observed.positions,
+            observations=self._observations,
+            examples_seen=self._examples_seen,
+            contiguous_examples=self._contiguous,
+            dataset_examples=self._dataset_examples,
+            trainable=observed.trainable,
+            run_moves=run_moves,
+            from_start=from_start,
+        )
+        rare = observed.fired_examples < REFERENCE_SHARE * observed.examples
+        reference = np.where(rare, reference_code(self._reference.rate), 0) if rare.any() else self._evidence.reference
+        evidence = replace(self._evidence, reference=reference)
+        memory = self._memory or Memory.none(self.info.units, self._first_step)
+        verdict = judge(self.info, window, statistics, evidence, memory, self._thresholds)
+        self._memory = verdict.memory
+        scale = layer_scale(statistics, finite_units(statistics, self.info.units))
+        self._scale = scale if np.isfinite(scale) else self._scale
+        self._clear()
+        return LayerRecord(self.info.name, window, statistics, evidence, memory, verdict.states, verdict.since)
+
+    def _advance(self, step: int, observation: Observation) -> None:
+        before, n = self._evidence, observation.examples
+        fired = observation.fired_examples > 0
+        finite = np.isfinite(observation.mean)
+        silent = finite & ~fired  # what gave NaN was not silent, nor did it fire: it neither adds nor resets
+        kept = ~fired
+        without = before.examples_without_signal
+        if observation.gradient_squares is not None:
+            with np.errstate(invalid="ignore", over="ignore"):
+                gradient = np.sqrt(observation.gradient_squares / observation.positions)
+            none = no_signal(self.info, gradient, self._thresholds)
+            without = np.where(none, without + n, np.where(np.isfinite(gradient), 0, without))
+        self._evidence = Evidence(
+            examples_since_active=(before.examples_since_active + n * silent) * kept,
+            tokens_since_active=(before.tokens_since_active + observation.positions * silent) * kept,
+            observations_since_active=(before.observations_since_active + silent) * kept,
+            examples_without_signal=without,
+            last_active_step=np.where(fired, step, before.last_active_step),
+            reference=before.reference,
+        )
+        self._reference.add(observation.fired_examples, n, finite)
+
+    def _add_gradients(self, observation: Observation) -> None:
+        squares = observation.gradient_squares
+        if squares is None:
+            return
+        so_far = self._gradient_squares
+        self._gradient_squares = np.asarray(squares, np.float64) if so_far is None else so_far + squares
+        self._gradient_positions += observation.positions
+
+    def _add_weights(self, weights: WeightObservation) -> None:
+        kept = self._weights
+        with np.errstate(invalid="ignore", over="ignore"):
+            if weights.gradient is not None:
+                squares = np.square(weights.gradient, dtype=np.float64)
+                kept["weight_gradient"] = kept["weight_gradient"] + squares if self._weight_gradients else squares
+                self._weight_gradients += 1
+            if weights.change is not None and weights.norm_in is not None:
+                ratio = _relative(weights.change, weights.norm_in)
+                kept["update_ratio"] = np.maximum(kept["update_ratio"], ratio) if "update_ratio" in kept else ratio
+            if weights.change_since_first is not None and weights.norm_first is not None:
+                _keep_latest(kept, "drift", _drift(weights.change_since_first, weights.norm_first))
+            if weights.norm_in is not None:
+                _keep_latest(kept, "norm_in", weights.norm_in)
+            if weights.norm_out is not None:
+                _keep_latest(kept, "norm_out", weights.norm_out)
+
+
+def largest_update(statistics: Statistics) -> float:
+    """The largest finite update ratio of a layer's units, NaN if there is none."""
+    ratio = statistics.get("update_ratio")
+    finite = ratio[np.isfinite(ratio)] if ratio is not None else ()
+    return float(np.max(finite)) if len(finite) else float("nan")
+
+
+def _both(one: Array | None, other: Array | None) -> Array | None:
+    return None if one is None or other is None else np.add(one, other, dtype=np.float64)
+
+
+def _relative(change: Array, before: Array) -> npt.NDArray[np.float64]:
+    """Change over the larger norm before and after; the norm after is at least ``change - before``.
+
+    So weights that begin at zero move by a ratio of 1, not Inf, and those that stay zero by 0.
+    """
+    norm = np.maximum(before, np.subtract(change, before, dtype=np.float64))
+    ratio = np.zeros(len(norm))
+    np.divide(change, norm, out=ratio, where=norm != 0)
+    return ratio
+
+
+def _drift(change: Array, first: Array) -> npt.NDArray[np.float64]:
+    """Change since the first record over the first norm; 1 for weights that began at zero and moved."""
+    drift: npt.NDArray[np.float64] = (np.asarray(change) != 0).astype(np.float64)
+    np.divide(change, first, out=drift, where=np.asarray(first) != 0)
+    return drift
+
+
+def _keep_latest(kept: dict[str, Array], name: str, values: Array) -> None:
+    """The latest value of the window, except that NaN or Inf stays to be seen."""
+    before = kept.get(name)
+    kept[name] = values if before is None else np.where(np.isfinite(before), values, before)

@@ -1,0 +1,47 @@
+"""Arguments that a user gave wrongly are said at once, before training starts."""
+
+from __future__ import annotations
+
+import numbers
+import os
+
+from deadunits_tb.errors import InvalidArgumentError
+
+
+def check_log_dir(log_dir: object) -> None:
+    """Check that a log directory is a path.
+
+    Raises:
+        InvalidArgumentError: It is not.
+    """
+    if not isinstance(log_dir, (str, os.PathLike)) or not os.fspath(log_dir):
+        raise InvalidArgumentError(f"log_dir must be the path of a directory, not {log_dir!r}")
+
+
+def check_whole(name: str, value: object, low: int, *, none: str | None = None) -> None:
+    """Check an argument that counts something.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        low: The smallest number allowed.
+        none: What None means, where it may be given.
+
+    Raises:
+        InvalidArgumentError: It is no whole number, or too small.
+    """
+    if none is not None and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < low:
+        otherwise = f", or None {none}" if none else ""
+        raise InvalidArgumentError(f"{name} must be a whole number from {low}{otherwise}, not {value!r}")
+
+
+def check_share(name: str, value: object) -> None:
+    """Check an argument that is a share of a whole, above 0.
+
+    Raises:
+        InvalidArgumentError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) <= 1:
+        raise InvalidArgumentError(f"{name} must be above 0 and at most 1 (0.01 is 1 %), not {value!r}")

@@ -1,0 +1,357 @@
+"""Between the taps of a framework and the event file: schedules, accumulates, judges, records. Knows no framework."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from time import perf_counter
+from time import time as wall_clock
+from typing import Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+
+from deadunits_tb.capture.accumulators import LayerAccumulator, largest_update
+from deadunits_tb.capture.alarms import AlarmCallback, AlarmWatch
+from deadunits_tb.capture.arguments import check_log_dir, check_whole
+from deadunits_tb.capture.messages import MonitorWarning, one_line, say
+from deadunits_tb.capture.observation import Deferred
+from deadunits_tb.capture.recorder import Recorder
+from deadunits_tb.capture.run_window import RunWindow
+from deadunits_tb.capture.schedule import ObservationSchedule, RecordSchedule
+from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
+from deadunits_tb.record import NEVER, LayerRecord
+from deadunits_tb.run_record import RunInfo, RunRecord, Skipped
+from deadunits_tb.units import LayerInfo, UnitState, count_states
+
+__all__ = ["LearningRate", "Monitor", "MonitorWarning"]
+
+LearningRate = Callable[[], float] | float | None
+P = ParamSpec("P")
+M = TypeVar("M", bound="Monitor")
+
+MOST_PENDING = 8
+"""Observations that may wait on the device; more are fetched although no record is due."""
+
+
+def _guarded(method: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, P], None]:
+    """Never let an exception reach the training: report it and step aside."""
+
+    @functools.wraps(method)
+    def call(self: M, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.stopped:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            self.report(method.__name__, error)
+
+    return call
+
+
+class Monitor:
+    """Takes in observed steps and writes records. One per process and run; not thread-safe.
+
+    Call :meth:`wants` before each training step. If it agrees, tap the step and hand what was seen to :meth:`observe`.
+    Call :meth:`time` after each step, observed or not. Call :meth:`close` at the end.
+
+    Steps count optimizer steps since the start of training and never run backwards. After construction nothing here
+    raises: whatever fails is said once with a :class:`MonitorWarning`, recorded, and the monitor is :attr:`stopped`.
+
+    Args:
+        log_dir: The run's log directory; records go into its sub-directory ``dead_units``.
+        run: Facts of the run. Its layers are known to the monitor; others are added with :meth:`add_layer`.
+        every: Observe every n-th step; None to choose by cost.
+        max_overhead: Share of the training time that observing may take beyond the opening allowance, where ``every``
+            is None.
+        max_bytes: Most bytes of the run's event files.
+        total_steps: The step at which training is expected to end, counted like ``step``; None if unknown.
+        initial_step: The first step of this process; above 0 in a resumed run.
+        dataset_examples: Examples in one pass over the data, 0 if unknown.
+        on_alarm: Called with an :class:`~deadunits_tb.capture.alarms.Alarm` as
+            :class:`~deadunits_tb.capture.alarms.AlarmWatch` says. If it raises it is not called again.
+
+    Raises:
+        InvalidArgumentError: An argument has the wrong type or value.
+        LogDirectoryError: The log directory cannot be written.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str],
+        run: RunInfo,
+        *,
+        every: int | None = None,
+        max_overhead: float = 0.01,
+        max_bytes: int = 2**30,
+        total_steps: int | None = None,
+        initial_step: int = 0,
+        dataset_examples: int = 0,
+        on_alarm: AlarmCallback | None = None,
+    ) -> None:
+        check_log_dir(log_dir)
+        check_whole("max_bytes", max_bytes, 1)
+        check_whole("total_steps", total_steps, 0, none="if unknown")
+        check_whole("initial_step", initial_step, 0)
+        check_whole("dataset_examples", dataset_examples, 0)
+        if on_alarm is not None and not callable(on_alarm):
+            raise InvalidArgumentError(f"on_alarm must be a function of one argument, an Alarm, not {on_alarm!r}")
+        self._schedule = ObservationSchedule(every=every, max_overhead=max_overhead, initial_step=initial_step)
+        self._records = RecordSchedule(initial_step=initial_step, total_steps=total_steps)
+        self._run = run
+        self._initial_step = initial_step
+        self._dataset_examples = dataset_examples
+        self._on_alarm = on_alarm
+        self._alarms = AlarmWatch()
+        self._layers: dict[str, LayerAccumulator] = {}
+        self._infos: dict[str, LayerInfo] = {}
+        self._skipped: dict[str, Skipped] = {}
+        self._errors: list[str] = []
+        self._failures_said = 0
+        self._pending: list[tuple[int, Deferred]] = []
+        self._window = RunWindow()
+        self._first_step = self._last_step = self._record_step = NEVER
+        self._learning_rate: LearningRate = None
+        self._last_records: dict[str, LayerRecord] = {}
+        self._last_run_record: RunRecord | None = None
+        self._closed = False
+        self.stopped = False
+        """True once the monitor has stepped aside: nothing more is observed."""
+        for info in run.layers:
+            self.add_layer(info)
+        self._recorder = Recorder(log_dir, run, max_bytes=max_bytes)
+
+    def wants(self, step: int) -> bool:
+        """Whether this step should be observed."""
+        return not self.stopped and self._schedule.wants(step)
+
+    def add_layer(self, info: LayerInfo) -> None:
+        """Make a layer known before its first observation, or correct what is said of it."""
+        self._infos[info.name] = info
+        known = self._layers.get(info.name)
+        if known is not None:
+            known.info = info
+        else:
+            self._layers[info.name] = LayerAccumulator(
+                info, self._run.thresholds, dataset_examples=self._dataset_examples
+            )
+
+    def skip(self, layer: str, reason: str) -> None:
+        """Note, once, that a layer is not observed, and why in one sentence."""
+        self._skipped.setdefault(layer, Skipped(layer, reason))
+
+    def expect(self, total_steps: int | None) -> None:
+        """Learn, or correct, the step at which training is expected to end."""
+        self._records.expect(total_steps)
+
+    @_guarded
+    def observe(
+        self, step: int, deferred: Deferred, *, learning_rate: LearningRate = None, seconds: float = 0.0
+    ) -> None:
+        """Take in an observed step.
+
+        Args:
+            step: The observed step.
+            deferred: Fetches what was seen; called when a record is due, or when several wait.
+            learning_rate: Of this step, or a function that gives it and is called when a record is made.
+            seconds: The tap's own added work for this step.
+        """
+        began = perf_counter()
+        if step < self._last_step:
+            raise ValueError(f"steps ran backwards, from {self._last_step} to {step}: begin a new monitor")
+        if self._first_step == NEVER:
+            self._first_step = step
+        self._last_step = step
+        self._learning_rate = learning_rate
+        self._pending.append((step, deferred))
+        due, examples = self._records.due(step), 0
+        if due or len(self._pending) >= MOST_PENDING:
+            examples = self._fetch()
+        if due and self._records.enough(self._window.examples):
+            self._record(step)
+        self._schedule.observed(step, examples=examples, seconds=seconds + perf_counter() - began)
+
+    def time(self, observed: bool, seconds: float) -> None:
+        """Note the duration of a whole training step, the tap's own work in it included."""
+        self._schedule.trained(observed=observed, seconds=seconds)
+
+    def report(self, where: str, error: BaseException | str) -> None:
+        """Say once what failed, record it, and step aside: the training goes on without the monitor."""
+        if self.stopped:
+            return
+        self.stopped = True
+        self._pending.clear()
+        message = one_line(where, error)
+        self._errors.append(message)
+        say(f"deadunits_tb stopped monitoring and training goes on. {message}")
+        with contextlib.suppress(Exception):  # what failed may fail again
+            self._record_errors()
+
+    def flush(self) -> None:
+        """Fetch what waits, and wait until the records made so far are in the file."""
+        self._fetch_waiting()
+        with contextlib.suppress(Exception):
+            self._recorder.flush()
+
+    def close(self) -> None:
+        """Write the last partial window as a record and wait for the file. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self._finish()
+        self.stopped = True
+        try:
+            self._recorder.close()
+        except Exception as error:
+            say(f"deadunits_tb could not finish its event file. {one_line('close', error)}")
+        self._say_failures()
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What went wrong so far, in the monitor and in the file, each once."""
+        return (*self._errors, *self._recorder.failures)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Layers that are not observed, and why."""
+        return tuple(self._skipped.values())
+
+    @property
+    def last_records(self) -> Mapping[str, LayerRecord]:
+        """Layer to its last record, in the order of the layers."""
+        return self._last_records
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Layer to state label to units, at each layer's last record."""
+        return {name: count_states(record.states) for name, record in self._last_records.items()}
+
+    @property
+    def dead_fraction(self) -> float:
+        """Share of all units that are dead at the last record, NaN before the first."""
+        records = self._last_records.values()
+        units = sum(record.units for record in records)
+        dead = sum(int(np.count_nonzero(record.states == UnitState.DEAD)) for record in records)
+        return dead / units if units else math.nan
+
+    def mean_abs(self, layer: str) -> float:
+        """Mean absolute activation of a layer at its last record, NaN before the first."""
+        self._known(layer)
+        record = self._last_records.get(layer)
+        sizes = record.statistics.get("mean_abs") if record is not None and record.statistics is not None else None
+        return math.nan if sizes is None else float(np.mean(sizes, dtype=np.float64))
+
+    def scale(self, layer: str) -> float | None:
+        """Root mean square of a layer's activations at its last record, None before the first.
+
+        "Fired" means beyond 1e-3 of it for functions that are not ReLU-like.
+        """
+        return self._known(layer).scale
+
+    def _known(self, layer: str) -> LayerAccumulator:
+        if layer not in self._layers:
+            raise UnknownNameError.of("layer", layer, self._layers)
+        return self._layers[layer]
+
+    @_guarded
+    def _fetch_waiting(self) -> None:
+        self._fetch()
+
+    @_guarded
+    def _finish(self) -> None:
+        self._fetch()
+        if self._window.examples:
+            self._record(self._last_step)
+
+    def _fetch(self) -> int:
+        """Take in what waits; returns its examples."""
+        waiting, self._pending = self._pending, []
+        examples = 0
+        for step, deferred in waiting:
+            observation = deferred()
+            for name, layer in observation.layers.items():
+                self._known(name).add(step, layer)
+            examples += self._window.add(observation)
+        return examples
+
+    def _record(self, step: int) -> None:
+        seen = {name: layer.statistics() for name, layer in self._layers.items() if layer.examples}
+        moves = [move for move in map(largest_update, seen.values()) if not math.isnan(move)]
+        run_moves, wall_time = max(moves, default=math.nan), wall_clock()
+        whole = self._first_step == self._initial_step <= 1
+        records = [
+            self._layers[name].record(
+                statistics,
+                step=step,
+                wall_time=wall_time,
+                run_moves=run_moves,
+                from_start=whole and self._layers[name].first_step == self._first_step,
+            )
+            for name, statistics in seen.items()
+        ]
+        for record in records:
+            self._last_records[record.layer] = record
+        self._records.recorded(step)
+        self._last_run_record = self._run_record(step, wall_time)
+        self._record_step = step
+        self._window = RunWindow()
+        self._recorder.write(self._last_run_record, records, self._infos)
+        self._say_failures()
+        self._raise_alarms(records)
+
+    def _run_record(self, step: int, wall_time: float) -> RunRecord:
+        rate, schedule = self._learning_rate, self._schedule
+        rate = rate() if callable(rate) else rate
+        since = self._initial_step - 1 if self._record_step == NEVER else self._record_step
+        return RunRecord(
+            step=step,
+            wall_time=wall_time,
+            examples=self._window.examples,
+            observations=self._window.observations,
+            optimizer_steps=step - since,
+            learning_rate=None if rate is None else float(rate),
+            loss=self._window.loss,
+            inputs=self._window.inputs,
+            overhead=schedule.own_seconds / schedule.training_seconds if schedule.training_seconds else None,
+            overhead_seconds=schedule.own_seconds,
+            interval=schedule.interval,
+            records_written=self._records.records,
+            dropped=self._recorder.dropped,
+            statistics_interval=self._recorder.statistics_interval,
+            errors=self.errors,
+            skipped=self.skipped,
+            counts={name: _counts(record) for name, record in self._last_records.items()},
+        )
+
+    def _record_errors(self) -> None:
+        """Write the last run record again, with the errors: readers take the last of a step."""
+        last = self._last_run_record
+        if last is None:
+            step = max(self._last_step, self._initial_step)
+            last = RunRecord(step, wall_clock(), examples=0, observations=0, optimizer_steps=0, records_written=0)
+        self._recorder.write(replace(last, errors=self.errors, skipped=self.skipped), (), self._infos)
+
+    def _say_failures(self) -> None:
+        failures = self._recorder.failures
+        for failure in failures[self._failures_said :]:
+            say(f"deadunits_tb: {failure}")
+        self._failures_said = len(failures)
+
+    def _raise_alarms(self, records: Sequence[LayerRecord]) -> None:
+        if self._on_alarm is None:
+            return
+        try:
+            for alarm in self._alarms.news(records):
+                self._on_alarm(alarm)
+        except Exception as error:  # the user's own code; what we do ourselves is not at fault and goes on
+            self._on_alarm = None
+            message = one_line("on_alarm", error)
+            self._errors.append(message)
+            say(f"deadunits_tb will not call on_alarm again. {message}")
+
+
+def _counts(record: LayerRecord) -> tuple[int, ...]:
+    return tuple(np.bincount(record.states, minlength=len(UnitState)).tolist())
