@@ -1,0 +1,163 @@
+/** The only module that knows URLs. Routes are relative to the page's base, so path prefixes and experiments work. */
+import { RequestQueue } from "./queue";
+import { failure, map, type Result, success } from "./result";
+import type {
+  Distribution,
+  Glossary,
+  LayerAnswer,
+  Order,
+  Overview,
+  RunsAnswer,
+  ThresholdValues,
+  UnitAnswer,
+  UnitsAnswer,
+} from "./types";
+
+type Parameters = Readonly<Record<string, string | number | null | undefined>>;
+
+export interface LayerQuery {
+  readonly run: string;
+  readonly layer: string;
+  readonly thresholds: ThresholdValues;
+}
+
+export interface TileQuery extends LayerQuery {
+  readonly what: string;
+  readonly order: Order;
+  readonly level: number;
+  readonly tile: number;
+  readonly version: string;
+}
+
+export interface UnitsQuery extends LayerQuery {
+  readonly first?: number;
+  readonly last?: number;
+  readonly state?: string;
+  readonly order?: Order;
+  readonly limit?: number;
+}
+
+export class Api {
+  readonly #queue = new RequestQueue(6);
+  readonly #fetch: typeof fetch;
+
+  constructor(fetcher: typeof fetch = (...given) => fetch(...given)) {
+    this.#fetch = fetcher;
+  }
+
+  runs(signal: AbortSignal): Promise<Result<RunsAnswer>> {
+    return this.#json("runs", {}, signal);
+  }
+
+  glossary(signal: AbortSignal): Promise<Result<Glossary>> {
+    return this.#json("glossary", {}, signal);
+  }
+
+  overview(run: string, thresholds: ThresholdValues, signal: AbortSignal): Promise<Result<Overview>> {
+    return this.#json("overview", { run, thresholds: thresholdText(thresholds) }, signal);
+  }
+
+  layer(query: LayerQuery, signal: AbortSignal): Promise<Result<LayerAnswer>> {
+    return this.#json("layer", of(query), signal);
+  }
+
+  unit(query: LayerQuery, unit: number, signal: AbortSignal): Promise<Result<UnitAnswer>> {
+    return this.#json("unit", { ...of(query), unit }, signal);
+  }
+
+  units(query: UnitsQuery, signal: AbortSignal): Promise<Result<UnitsAnswer>> {
+    const { first, last, state, order, limit } = query;
+    return this.#json("units", { ...of(query), first, last, state, order, limit }, signal);
+  }
+
+  distribution(
+    query: { run: string; layer: string; statistic: string; version: string },
+    signal: AbortSignal,
+  ): Promise<Result<Distribution>> {
+    return this.#json("distribution", query, signal);
+  }
+
+  async order(
+    query: LayerQuery & { order: Order; version: string },
+    signal: AbortSignal,
+  ): Promise<Result<Uint32Array>> {
+    const parameters = { ...of(query), order: query.order, version: query.version };
+    return map(await this.#bytes("order", parameters, signal), (bytes) => new Uint32Array(bytes));
+  }
+
+  tile(query: TileQuery, signal: AbortSignal): Promise<Result<ArrayBuffer>> {
+    const { what, order, level, tile, version } = query;
+    return this.#bytes("tile", { ...of(query), what, order, level, tile, version }, signal);
+  }
+
+  /** Address of a download: a whole run, or one layer of it. */
+  exportAddress(run: string, layer: string | null, thresholds: ThresholdValues): string {
+    return address("export", { run, layer, thresholds: thresholdText(thresholds) });
+  }
+
+  async #json<T>(route: string, parameters: Parameters, signal: AbortSignal): Promise<Result<T>> {
+    const answer = await this.#ask(route, parameters, signal, true);
+    if (!answer.ok) return answer;
+    try {
+      return success((await answer.value.json()) as T);
+    } catch {
+      return signal.aborted ? superseded() : failure("broken", `The answer to "${route}" could not be read.`);
+    }
+  }
+
+  async #bytes(route: string, parameters: Parameters, signal: AbortSignal): Promise<Result<ArrayBuffer>> {
+    const answer = await this.#ask(route, parameters, signal, false);
+    if (!answer.ok) return answer;
+    try {
+      return success(await answer.value.arrayBuffer());
+    } catch {
+      return signal.aborted ? superseded() : failure("broken", `The answer to "${route}" ended early.`);
+    }
+  }
+
+  async #ask(route: string, parameters: Parameters, signal: AbortSignal, urgent: boolean): Promise<Result<Response>> {
+    try {
+      const response = await this.#queue.run(() => this.#fetch(address(route, parameters), { signal }), signal, urgent);
+      if (response === null) return superseded();
+      if (response.ok) return success(response);
+      return failure("refused", await sentenceOf(response));
+    } catch {
+      if (signal.aborted) return superseded();
+      return failure("unreachable", "TensorBoard did not answer. Is its process still running?");
+    }
+  }
+}
+
+function superseded(): Result<never> {
+  return failure("superseded", "");
+}
+
+function of({ run, layer, thresholds }: LayerQuery): Parameters {
+  return { run, layer, thresholds: thresholdText(thresholds) };
+}
+
+function address(route: string, parameters: Parameters): string {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value !== null && value !== undefined && value !== "") query.set(name, String(value));
+  }
+  const text = query.toString();
+  return text === "" ? route : `${route}?${text}`;
+}
+
+/** `name:value,name:value`, sorted, so that equal thresholds make equal addresses. */
+export function thresholdText(thresholds: ThresholdValues): string {
+  return Object.keys(thresholds)
+    .sort()
+    .map((name) => `${name}:${thresholds[name]}`)
+    .join(",");
+}
+
+/** The server's one sentence; something honest where a proxy answered with a page instead. */
+async function sentenceOf(response: Response): Promise<string> {
+  const text = (await response.text()).trim();
+  if (text === "" || text.startsWith("<") || text.length > 600) {
+    return `TensorBoard answered with an error (${response.status} ${response.statusText}).`;
+  }
+  return text;
+}

@@ -1,0 +1,122 @@
+/** Tiles in memory: the last 64, each with the picture made of it; requests follow what is wanted now. */
+import { LruCache } from "../api/lru";
+import { type ApiError, failure, type Result, success } from "../api/result";
+import { expectedBytes, type TileData, type TilePainter } from "./painters";
+import { rowsOf, type TileKey, tileId } from "./tiles";
+
+export type Picture = OffscreenCanvas | HTMLCanvasElement;
+
+interface Entry {
+  readonly data: TileData;
+  picture: Picture | null;
+  painter: string | null;
+}
+
+export type LoadTile = (key: TileKey, signal: AbortSignal) => Promise<Result<ArrayBuffer>>;
+
+const CAPACITY = 64;
+
+export class TileStore {
+  readonly #entries = new LruCache<Entry>(CAPACITY);
+  readonly #loading = new Map<string, AbortController>();
+  readonly #failed = new Map<string, ApiError>();
+
+  constructor(
+    readonly load: LoadTile,
+    readonly onChange: () => void,
+  ) {}
+
+  /** Ask for these tiles, most urgent first, and for no others: what is in flight beyond them is dropped. */
+  want(keys: readonly TileKey[]): void {
+    const ids = new Set(keys.map(tileId));
+    for (const [id, controller] of this.#loading) {
+      if (ids.has(id)) continue;
+      controller.abort();
+      this.#loading.delete(id);
+    }
+    for (const key of keys) this.#request(key);
+  }
+
+  get(key: TileKey): TileData | null {
+    return this.#entries.get(tileId(key))?.data ?? null;
+  }
+
+  /** The tile's picture in the painter's colours, painted if need be; null while its bytes are not here. */
+  picture(key: TileKey, painter: TilePainter): Picture | null {
+    const entry = this.#entries.get(tileId(key));
+    if (!entry) return null;
+    if (entry.painter !== painter.id || !entry.picture) {
+      entry.picture = paintPicture(entry.data, painter, entry.picture);
+      entry.painter = painter.id;
+    }
+    return entry.picture;
+  }
+
+  /** Why the wanted tiles do not come, if they do not. */
+  failureOf(keys: readonly TileKey[]): ApiError | null {
+    for (const key of keys) {
+      const error = this.#failed.get(tileId(key));
+      if (error) return error;
+    }
+    return null;
+  }
+
+  get busy(): boolean {
+    return this.#loading.size > 0;
+  }
+
+  retry(): void {
+    this.#failed.clear();
+    this.onChange();
+  }
+
+  dispose(): void {
+    for (const controller of this.#loading.values()) controller.abort();
+    this.#loading.clear();
+    this.#entries.clear();
+  }
+
+  #request(key: TileKey): void {
+    const id = tileId(key);
+    if (this.#entries.peek(id) || this.#loading.has(id) || this.#failed.has(id)) return;
+    const controller = new AbortController();
+    this.#loading.set(id, controller);
+    void this.load(key, controller.signal).then((result) => {
+      if (controller.signal.aborted) return;
+      this.#loading.delete(id);
+      const checked = checkShape(key, result);
+      if (checked.ok) this.#entries.set(id, { data: checked.value, picture: null, painter: null });
+      else this.#failed.set(id, checked.error);
+      this.onChange();
+    });
+  }
+}
+
+function checkShape(key: TileKey, result: Result<ArrayBuffer>): Result<TileData> {
+  if (!result.ok) return result;
+  const expected = expectedBytes(key);
+  const bytes = result.value;
+  if (bytes.byteLength !== expected) {
+    const sentence = `A part of the heatmap has ${bytes.byteLength} bytes where ${expected} belong.`;
+    return failure("broken", sentence);
+  }
+  return success({ key, rows: rowsOf(key), records: key.source.records, bytes });
+}
+
+function paintPicture(tile: TileData, painter: TilePainter, reuse: Picture | null): Picture {
+  const picture = reuse ?? createPicture(tile.records, tile.rows);
+  const context = picture.getContext("2d") as CanvasRenderingContext2D | null;
+  if (!context) return picture;
+  const image = context.createImageData(tile.records, tile.rows);
+  painter.paint(tile, new Uint32Array(image.data.buffer));
+  context.putImageData(image, 0, 0);
+  return picture;
+}
+
+function createPicture(width: number, height: number): Picture {
+  if (typeof OffscreenCanvas !== "undefined") return new OffscreenCanvas(width, height);
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  return canvas;
+}

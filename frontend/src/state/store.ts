@@ -1,0 +1,177 @@
+/** The state of the tab: where the reader is, what was loaded for it, and what follows from both. */
+import { computed, effect, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import type { Api, LayerQuery } from "../api/api";
+import { thresholdText } from "../api/api";
+import type { Distribution, Glossary, LayerAnswer, Overview, RunEntry, RunsAnswer, UnitAnswer } from "../api/types";
+import type { StateLabel } from "../domain/states";
+import type { Host } from "../host/host";
+import { fromLink, isJourney, type Place, samePlace, toLink } from "./place";
+import { type Resource, resource } from "./resource";
+
+export interface Store {
+  readonly api: Api;
+  readonly host: Host;
+  readonly place: ReadonlySignal<Place>;
+  /** Go somewhere. Whatever is not named stays. */
+  go(change: Partial<Place>): void;
+  /** The step under the pointer, in whatever chart it is. */
+  readonly cursor: Signal<number | null>;
+  /** False while nobody can see the tab: nothing is asked for, nothing drawn. */
+  readonly awake: Signal<boolean>;
+  readonly runs: Resource<RunsAnswer>;
+  readonly glossary: Resource<Glossary>;
+  readonly overview: Resource<Overview>;
+  readonly layer: Resource<LayerAnswer>;
+  readonly distribution: Resource<Distribution>;
+  readonly order: Resource<Uint32Array>;
+  readonly unit: Resource<UnitAnswer>;
+  /** The run on screen; null while there is none. */
+  readonly run: ReadonlySignal<RunEntry | null>;
+  /** What a question about the open layer starts with. */
+  readonly query: ReadonlySignal<LayerQuery | null>;
+  readonly statistic: ReadonlySignal<string | null>;
+  readonly hidden: ReadonlySignal<ReadonlySet<StateLabel>>;
+}
+
+export function createStore(api: Api, host: Host): Store {
+  const place = signal(fromLink(host.readLink()));
+  const awake = signal(true);
+  const cursor = signal<number | null>(null);
+
+  const go = (change: Partial<Place>): void => {
+    const before = place.peek();
+    const next = { ...before, ...change };
+    if (samePlace(before, next)) return;
+    place.value = next;
+    host.writeLink(toLink(next), isJourney(before, next));
+  };
+  host.onLink((link) => {
+    const next = fromLink(link);
+    if (!samePlace(place.peek(), next)) place.value = next;
+  });
+
+  const reloads = signal(0);
+  host.onReload(() => {
+    reloads.value++;
+  });
+
+  const runs = resource<RunsAnswer>(
+    () => ({ key: String(reloads.value), subject: "runs", load: (signal) => api.runs(signal) }),
+    awake,
+  );
+  const glossary = resource<Glossary>(
+    () => ({ key: "glossary", subject: "glossary", load: (signal) => api.glossary(signal) }),
+    awake,
+  );
+
+  const run = computed<RunEntry | null>(() => {
+    const known = runs.state.value.value?.runs ?? [];
+    const wanted = place.value.run;
+    if (wanted === null) return known[0] ?? null;
+    return known.find((entry) => entry.run === wanted) ?? (known.length > 0 ? unknownRun(wanted) : null);
+  });
+  const runName = computed(() => run.value?.run ?? null);
+  const runVersion = computed(() => run.value?.version ?? "");
+  const thresholds = computed(() => thresholdText(place.value.thresholds));
+  const layerName = computed(() => place.value.layer);
+  const unitNumber = computed(() => place.value.unit);
+  const orderName = computed(() => place.value.order);
+
+  const overview = resource<Overview>(() => {
+    const name = runName.value;
+    if (name === null) return null;
+    return {
+      key: [name, thresholds.value, runVersion.value].join("\n"),
+      subject: name,
+      load: (signal) => api.overview(name, place.peek().thresholds, signal),
+    };
+  }, awake);
+
+  const query = computed<LayerQuery | null>(() => {
+    const [name, layer] = [runName.value, layerName.value];
+    void thresholds.value;
+    return name === null || layer === null ? null : { run: name, layer, thresholds: place.peek().thresholds };
+  });
+  const queryKey = (given: LayerQuery): string => [given.run, given.layer, thresholdText(given.thresholds)].join("\n");
+
+  const layer = resource<LayerAnswer>(() => {
+    const given = query.value;
+    if (given === null) return null;
+    return {
+      key: `${queryKey(given)}\n${runVersion.value}`,
+      subject: `${given.run}\n${given.layer}`,
+      load: (signal) => api.layer(given, signal),
+    };
+  }, awake);
+
+  const layerVersion = computed(() => layer.state.value.value?.version ?? null);
+  const statistic = computed(() => {
+    const known = layer.state.value.value?.statistics ?? [];
+    const wanted = place.value.statistic;
+    return wanted !== null && known.includes(wanted) ? wanted : (known[0] ?? null);
+  });
+
+  const distribution = resource<Distribution>(() => {
+    const [given, name, version] = [query.value, statistic.value, layerVersion.value];
+    if (given === null || name === null || version === null) return null;
+    const { run, layer } = given;
+    return {
+      key: [run, layer, name, version].join("\n"),
+      subject: [run, layer, name].join("\n"),
+      load: (signal) => api.distribution({ run, layer, statistic: name, version }, signal),
+    };
+  }, awake);
+
+  const order = resource<Uint32Array>(() => {
+    const [given, name, version] = [query.value, orderName.value, layerVersion.value];
+    if (given === null || version === null || name === "index") return null;
+    return {
+      key: [queryKey(given), name, version].join("\n"),
+      subject: [given.run, given.layer, name].join("\n"),
+      load: (signal) => api.order({ ...given, order: name, version }, signal),
+    };
+  }, awake);
+
+  const unit = resource<UnitAnswer>(() => {
+    const [given, number] = [query.value, unitNumber.value];
+    if (given === null || number === null) return null;
+    return {
+      key: [queryKey(given), number, runVersion.value].join("\n"),
+      subject: [given.run, given.layer].join("\n"),
+      load: (signal) => api.unit(given, number, signal),
+    };
+  }, awake);
+
+  const hidden = computed<ReadonlySet<StateLabel>>(() => new Set(place.value.hidden));
+
+  effect(() => {
+    void layerName.value;
+    void runName.value;
+    cursor.value = null;
+  });
+
+  return {
+    api,
+    host,
+    place,
+    go,
+    cursor,
+    awake,
+    runs,
+    glossary,
+    overview,
+    layer,
+    distribution,
+    order,
+    unit,
+    run,
+    query,
+    statistic,
+    hidden,
+  };
+}
+
+/** A run that a link names and nobody lists: the server says what is wrong with it. */
+function unknownRun(name: string): RunEntry {
+  return { run: name, first_step: 0, last_step: 0, records: 0, layers: 0, version: "" };
+}
