@@ -30,7 +30,7 @@ LAYERS = (
     {"units"},
     {"thresholds"},
     {"record", "run_record", "verdicts"},
-    {"metadata", "codec"},
+    {"metadata", "codec", "tfrecord"},
     {"capture", "reading"},
     {
         "glossary",
