@@ -23,8 +23,14 @@ FRONTEND = ROOT / "frontend"
 STATIC = ROOT / "deadunits_tb" / "static"
 # A hash of the sources, not their age: a clone, an unpacked sdist and a branch switch all change ages.
 STAMP = STATIC / "sources.sha256"
-NO_SOURCE = re.compile(r"^(node_modules|dist|coverage|tests?)/|\.test\.|\.md$|(^|/)\.")
+NO_SOURCE = re.compile(r"^(node_modules|tests|dev|scripts)/|^biome.json$|\.test\.|\.md$|(^|/)\.")
 NODE_MINIMUM = (20, 19)  # what Vite 8 asks for
+
+
+def version() -> str:
+    """The version as the package itself states it, read without importing what is not yet installed."""
+    source = (ROOT / "deadunits_tb" / "__init__.py").read_text(encoding="utf-8")
+    return re.findall(r'^__version__ = "(.+)"$', source, re.MULTILINE)[0]
 
 
 def frontend_hash() -> str:
@@ -118,7 +124,7 @@ class Sdist(sdist):
 
 setup(
     name="deadunits-tb",
-    version="0.1.0",
+    version=version(),
     description="Which units of a neural network are dying, since when, why, and what to do: a TensorBoard plugin",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else "",
     long_description_content_type="text/markdown",
