@@ -147,6 +147,11 @@ class Monitor:
         """Learn, or correct, the step at which training is expected to end."""
         self._records.expect(total_steps)
 
+    def start_at(self, step: int) -> None:
+        """Learn the first step of this process, before anything is observed."""
+        self._initial_step = step
+        self._records = RecordSchedule(initial_step=step)
+
     @_guarded
     def observe(
         self, step: int, deferred: Deferred, *, learning_rate: LearningRate = None, seconds: float = 0.0
