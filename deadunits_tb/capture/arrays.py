@@ -74,4 +74,5 @@ def check_mask(mask: object, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         raise InvalidArgumentError(
             f"mask has shape {array.shape} and must cover the examples, or examples and positions, of shape {shape}"
         )
-    return array != 0
+    real: npt.NDArray[np.bool_] = array != 0
+    return real

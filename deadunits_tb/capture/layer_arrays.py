@@ -93,7 +93,7 @@ class LayerArrays:
         steepness = _by_unit("weight_gradients", weight_gradients, weight_unit_axis, units)
         if incoming is not None and steepness is not None and incoming.shape != steepness.shape:
             raise InvalidArgumentError(
-                f"weight_gradients have shape {np.shape(weight_gradients)}, weights {np.shape(weights)}: they must agree"
+                f"weight_gradients are {len(steepness)} per unit and weights {len(incoming)}: their shapes must agree"
             )
         return cls(
             layer=layer,
@@ -211,8 +211,8 @@ def check_range(arrays: LayerArrays, seen: Observation) -> None:
     if arrays.activation_function in _NEVER_NEGATIVE and (seen.min < 0).any():
         lowest = float(np.min(seen.min[seen.min < 0]))
         raise InvalidArgumentError(
-            f"activations of layer {arrays.layer!r} are as low as {lowest:g}, which {arrays.activation_function!r} never "
-            "gives: hand over its outputs, or say which activation_function it is"
+            f"activations of layer {arrays.layer!r} are as low as {lowest:g}, which {arrays.activation_function!r} "
+            "never gives: hand over its outputs, or say which activation_function it is"
         )
 
 

@@ -74,7 +74,7 @@ def observe_arrays(
         starts = np.cumsum(counts) - counts
     if not values.size:
         return None
-    positions, units = values.shape
+    positions = len(values)
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are data
         mean, squares, sum_abs, low, high = _moments(values)
         if activation_function in RELU_LIKE:
@@ -101,7 +101,7 @@ def observe_arrays(
 
 
 def squared_sum(values: Matrix) -> Vector:
-    """``[units]``: sum of the squares of a matrix ``[rows, units]``, in float64: smaller squares would be a false zero."""
+    """``[units]``: sum of the squares of a matrix ``[rows, units]``, in float64: small squares must not vanish."""
     total = np.zeros(values.shape[1])
     with np.errstate(invalid="ignore", over="ignore"):
         for chunk in _chunks(values):

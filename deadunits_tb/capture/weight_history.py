@@ -80,8 +80,8 @@ class WeightHistory:
     """The incoming weights of one layer at the first and the latest look.
 
     Args:
-        method: ``"exact"`` keeps copies; ``"projection"`` keeps 32 random sums per unit, whatever the fan-in (Johnson and
-            Lindenstrauss 1984).
+        method: ``"exact"`` keeps copies; ``"projection"`` keeps 32 random sums per unit, whatever the fan-in (Johnson
+            and Lindenstrauss 1984).
     """
 
     def __init__(self, method: Literal["exact", "projection"]) -> None:

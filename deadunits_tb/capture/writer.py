@@ -76,7 +76,7 @@ class DeadUnitsWriter:
     ) -> None:
         if thresholds is not None and not isinstance(thresholds, Thresholds):
             raise InvalidArgumentError(
-                f"thresholds must be deadunits_tb.Thresholds, such as Thresholds(dead_examples=5000), not {thresholds!r}"
+                f"thresholds must be deadunits_tb.Thresholds, like Thresholds(dead_examples=5000), not {thresholds!r}"
             )
         self._thresholds = thresholds or Thresholds()
         run = RunInfo(framework="numpy", versions={"numpy": np.__version__}, thresholds=self._thresholds)
@@ -108,7 +108,7 @@ class DeadUnitsWriter:
         Args:
             step: Optimizer steps since the start of training; never below that of the call before.
             layer: Name of the layer, unique in the run.
-            activations: ``[examples, ..., units]`` outputs of the activation function. An empty batch is no observation.
+            activations: ``[examples, ..., units]`` outputs of the activation function. An empty batch is skipped.
             activation_function: Such as ``"relu"`` or ``"tanh"``; ``"linear"`` for none, ``"custom"`` for one of your
                 own, None if unknown.
             gradients: Of the loss with respect to the *pre-activation*, shaped like ``activations``. Without them a
