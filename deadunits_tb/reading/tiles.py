@@ -54,7 +54,7 @@ def state_tile(columns: StateColumns, order: Int, level: int, tile: int) -> Byte
 
     Returns:
         ``uint8 [rows, records]`` state codes at level 0. Above, ``uint8 [2, rows, records]``: the worst state of each
-        row's units, and the share of them in an alarm state in 255ths, rounded up, so that one dead unit never vanishes.
+        row's units, and the share of them in an alarm state in 255ths, rounded up: one dead unit never vanishes.
     """
     size = FACTOR**level
     if not level:

@@ -7,19 +7,20 @@ from typing import Any, cast
 
 import numpy as np
 
+from deadunits_tb.reading.cache import Cache
 from deadunits_tb.reading.history import LayerHistory, RunHistory
 from deadunits_tb.reading.judging import rejudge
 from deadunits_tb.reading.ordering import Order, row_order
 from deadunits_tb.reading.provider import RunReader, RunSummary
-from deadunits_tb.record import Byte, Int
-from deadunits_tb.serving.cache import Cache
+from deadunits_tb.record import Byte, Float, Int
 from deadunits_tb.serving.parameters import Query
 from deadunits_tb.serving.responses import Reply
 from deadunits_tb.thresholds import Thresholds
 
 VERDICT_BYTES = 2**28
 ORDER_BYTES = 2**25
-REPLY_BYTES = 2**26
+REPLY_BYTES = 2**25
+MEDIAN_BYTES = 2**23
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Judged:
     thresholds: Thresholds
     recomputed: bool
 
+    @property
+    def verdicts(self) -> str:
+        """The same in the API's words."""
+        return "recomputed" if self.recomputed else "written"
+
 
 class Histories:
     """What the handlers look at. Safe to share between threads.
@@ -51,6 +57,7 @@ class Histories:
         self._verdicts: Cache[Judged] = Cache(VERDICT_BYTES, lambda j: j.states.nbytes + j.since.nbytes)
         self._orders: Cache[Int] = Cache(ORDER_BYTES, lambda order: order.nbytes)
         self.replies: Cache[Reply] = Cache(REPLY_BYTES, lambda reply: len(reply.body))
+        self.medians: Cache[dict[str, Float]] = Cache(MEDIAN_BYTES, lambda rows: sum(r.nbytes for r in rows.values()))
 
     def runs(self, query: Query) -> list[RunSummary]:
         """All runs of ours."""

@@ -27,7 +27,7 @@ class DeadUnitsLoader(base_plugin.TBLoader):  # type: ignore[misc]  # TensorBoar
             wanted = getattr(flags, "samples_per_plugin", None)
             if not wanted or isinstance(wanted, Mapping):
                 flags.samples_per_plugin = {_PLUGIN_NAME: 0, **(wanted or {})}
-        except Exception:  # noqa: BLE001  # any error here ends TensorBoard; without the flag the tab shows fewer records
+        except Exception:  # any error here ends TensorBoard; without the flag the tab merely shows fewer records
             return
 
     def load(self, context: Any) -> Any:

@@ -35,16 +35,16 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def json_reply(value: Mapping[str, Any], *, immutable: bool = False) -> Reply:
+def json_reply(value: Mapping[str, Any]) -> Reply:
     """Strict JSON: NaN and infinity become null."""
     text = json.dumps(plain(value), allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    return Reply(text.encode("utf-8", "backslashreplace"), "application/json", immutable=immutable)
+    return Reply(text.encode("utf-8", "backslashreplace"), "application/json")
 
 
-def array_reply(array: npt.NDArray[Any], *, immutable: bool) -> Reply:
+def array_reply(array: npt.NDArray[Any]) -> Reply:
     """An array, row-major and little-endian, without header; its shape follows from what was asked for."""
     data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-    return Reply(gzip.compress(data, 1, mtime=0), "application/octet-stream", gzipped=True, immutable=immutable)
+    return Reply(gzip.compress(data, 1, mtime=0), "application/octet-stream", gzipped=True)
 
 
 def csv_reply(text: str, filename: str) -> Reply:

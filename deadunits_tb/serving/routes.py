@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deadunits_tb.serving import handlers
+from deadunits_tb.serving import handlers, unit_handlers
 from deadunits_tb.serving.histories import Histories
 from deadunits_tb.serving.parameters import Query
 from deadunits_tb.serving.responses import Reply
@@ -45,13 +45,13 @@ ROUTES = (
         ("run", "layer", "statistic", "bins", "version"),
         "The units of a layer by value of a statistic, over steps.",
     ),
-    Route("/unit", handlers.unit, ("run", "layer", "unit", "thresholds"), "Everything known of one unit."),
+    Route("/unit", unit_handlers.unit, ("run", "layer", "unit", "thresholds"), "Everything known of one unit."),
     Route(
         "/units",
-        handlers.units,
+        unit_handlers.units,
         ("run", "layer", "first", "last", "state", "order", "limit", "thresholds"),
         "The units in some rows, with their verdicts.",
     ),
-    Route("/export", handlers.export, ("run", "layer", "thresholds"), "The units of a layer, or of all, as CSV."),
+    Route("/export", unit_handlers.export, ("run", "layer", "thresholds"), "The units of a layer, or of all, as CSV."),
     Route("/glossary", handlers.glossary, (), "What the words mean."),
 )

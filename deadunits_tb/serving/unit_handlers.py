@@ -1,0 +1,162 @@
+"""What the routes on single units answer. ``docs/http_api.md`` is the contract."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from deadunits_tb.reading.history import LayerHistory, RunHistory
+from deadunits_tb.reading.lines import threshold_lines
+from deadunits_tb.reading.ordering import ORDERS
+from deadunits_tb.reading.transitions import unit_transitions
+from deadunits_tb.reading.unit_verdicts import UnitVerdict, last_statistics, unit_verdicts
+from deadunits_tb.record import Float
+from deadunits_tb.serving.handlers import run_and_layer
+from deadunits_tb.serving.histories import Histories, Judged
+from deadunits_tb.serving.parameters import Query
+from deadunits_tb.serving.responses import Reply, csv_reply, json_reply, significant
+from deadunits_tb.units import FLAGGED, STATISTICS
+
+LIMIT = (1, 10_000, 500)
+"""Fewest, most and usual units of one answer."""
+
+
+def unit(histories: Histories, query: Query) -> Reply:
+    """``/unit``."""
+    run, layer = run_and_layer(histories, query)
+    number = query.integer("unit", 0, layer.units - 1)
+    judged = histories.judged(query, run, layer)
+    verdict = next(_verdicts(layer, judged, [number]))
+    states = judged.states[:, number]
+    flagged = np.flatnonzero(FLAGGED[judged.states[-1]])
+    before, after = flagged[flagged < number], flagged[flagged > number]
+    lines = threshold_lines(layer.info, last_statistics(layer), judged.thresholds)
+    carried = [layer.evidence(record) for record in range(len(layer))]
+    return json_reply(
+        {
+            "run": run.run,
+            "layer": layer.info.name,
+            "unit": number,
+            "version": run.version,
+            "verdicts": judged.verdicts,
+            **_evidence(verdict),
+            "level": verdict.state.level.label,
+            "rule": verdict.explanation.rule,
+            "numbers": [
+                {
+                    "name": n.name,
+                    "value": n.value,
+                    "comparison": n.comparison,
+                    "threshold": n.threshold,
+                    "threshold_name": n.threshold_name,
+                }
+                for n in verdict.explanation.numbers
+            ],
+            "steps": layer.steps,
+            "states": states,
+            "examples_since_active": [int(e.examples_since_active[number]) for e in carried],
+            "last_active_step": [int(e.last_active_step[number]) for e in carried],
+            "statistics": {name: significant(layer.statistic(name)[:, number]) for name in layer.statistics},
+            "layer_median": {
+                name: significant(values) for name, values in _medians(histories, query, run, layer).items()
+            },
+            "lines": {
+                statistic: [{"threshold": name, "value": value} for name, value in found]
+                for statistic, found in lines.items()
+            },
+            "transitions": [
+                {"step": t.step, "from": t.before.label, "to": t.after.label}
+                for t in unit_transitions(layer.steps, states)
+            ],
+            "previous_flagged": before[-1] if len(before) else None,
+            "next_flagged": after[0] if len(after) else None,
+        }
+    )
+
+
+def units(histories: Histories, query: Query) -> Reply:
+    """``/units``."""
+    run, layer = run_and_layer(histories, query)
+    order = query.choice("order", ORDERS, ORDERS[0])
+    first = query.integer("first", 0, layer.units - 1, 0)
+    last = query.integer("last", first, layer.units - 1, layer.units - 1)
+    limit = query.integer("limit", *LIMIT)
+    wanted = np.array(sorted(query.states()))
+    judged = histories.judged(query, run, layer)
+    rows = np.arange(first, last + 1)
+    members = histories.order(query, run, layer, order)[first : last + 1]
+    matching = np.isin(judged.states[-1][members], wanted)
+    shown, places = members[matching][:limit], rows[matching][:limit]
+    listed = [
+        {"unit": verdict.unit, "row": int(row), **_evidence(verdict), "statistics": verdict.statistics}
+        for verdict, row in zip(_verdicts(layer, judged, shown.tolist()), places, strict=True)
+    ]
+    return json_reply({"total": layer.units, "matching": int(matching.sum()), "units": listed})
+
+
+def export(histories: Histories, query: Query) -> Reply:
+    """``/export``."""
+    run = histories.run(query)
+    name = query.optional("layer")
+    layers = [run.layer(name)] if name else list(run.layers.values())
+    judged = {layer.info.name: histories.judged(query, run, layer) for layer in layers}
+    text = io.StringIO()
+    measured = [s.name for s in STATISTICS if any(s.name in layer.statistics for layer in layers)]
+    columns = [
+        "layer",
+        "unit",
+        "state",
+        "level",
+        "since_step",
+        "examples",
+        "rate_upper_bound",
+        "born",
+        "why",
+        *measured,
+    ]
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\r\n")
+    writer.writeheader()
+    for layer in layers:
+        for verdict in _verdicts(layer, judged[layer.info.name], range(layer.units)):
+            known = {"layer": layer.info.name, "unit": verdict.unit, "level": verdict.state.level.label}
+            writer.writerow({**known, **_evidence(verdict), **verdict.statistics})
+    return csv_reply(text.getvalue(), "dead_units.csv")
+
+
+def _verdicts(layer: LayerHistory, judged: Judged, numbers: Iterable[int]) -> Iterator[UnitVerdict]:
+    states, since = judged.states[-1], judged.since[-1]
+    return unit_verdicts(layer, states, since, judged.thresholds, numbers, written=not judged.recomputed)
+
+
+def _evidence(verdict: UnitVerdict) -> dict[str, Any]:
+    why = verdict.explanation
+    return {
+        "state": verdict.state.label,
+        "since_step": verdict.since_step,
+        "examples": why.examples,
+        "rate_upper_bound": why.rate_upper_bound,
+        "born": why.born,
+        "why": why.why,
+    }
+
+
+def _medians(histories: Histories, query: Query, run: RunHistory, layer: LayerHistory) -> dict[str, Float]:
+    """Statistic to ``float32 [records]``, the median over the layer's units; NaN where not recorded."""
+
+    def compute() -> dict[str, Float]:
+        return {name: _median(layer.statistic(name)) for name in layer.statistics}
+
+    return histories.medians.get((histories.key(query, run), layer.info.name), compute)
+
+
+def _median(values: Float) -> Float:
+    found = np.median(values, axis=1)
+    for record in np.flatnonzero(np.isnan(found)):  # NaN of one unit must not hide the others
+        known = values[record][~np.isnan(values[record])]
+        if known.size:
+            found[record] = np.median(known)
+    return found.astype(np.float32)
