@@ -7,7 +7,8 @@ units and one range of records of one *session*, that is one event file. So tags
 those of a resumed run never mix with those of the run that it goes on from.
 
 **Which records count.** Sort sessions by :attr:`TagInfo.session`. A record is void when a later session begins at its
-step or before: the run was rewound. Within a tag, the last point of a step wins.
+step or before: the run was rewound. Of several points at one step, the last wins. What a later tag says of a layer
+replaces what an earlier one said.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def tag_name(info: TagInfo) -> str:
     """
     parts: list[str] = [info.kind]
     if info.layer is not None:
-        parts += [f"{info.layer.order}-{_digest(info.layer.name)}", str(info.unit_start)]
+        # All of what is known, not the name alone: a layer of which more is learned later gets tags of its own.
+        parts += [f"{info.layer.order}-{_digest(repr(info.layer))}", str(info.unit_start)]
     parts.append(f"{info.session:x}.{info.block}")
     if info.statistics:
         parts.append(_digest(",".join(info.statistics)))
