@@ -2,50 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
-import re
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Frame, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Frame, Page, expect
 
 import planted
+import stage
 from deadunits_tb import DeadUnitsWriter
 
-STARTUP_SECONDS = 60
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 expect.set_options(timeout=20_000)
 
 Serve = Callable[..., str]
 
 
-def browser_path() -> str | None:
-    """The browser that scripts/browser found, else one on PATH, else Playwright's own (None)."""
-    named = os.environ.get("DEADUNITS_BROWSER")
-    return named or next(filter(None, map(shutil.which, PROGRAMS)), None)
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        path = browser_path() or playwright.chromium.executable_path
-        if not pathlib.Path(path).exists():
-            no_browser = pytest.fail if os.environ.get("CI") else pytest.skip
-            no_browser("no browser: install Chromium or Chrome, or set DEADUNITS_BROWSER to its path")
-        # Software rendering and no talk to the browser's maker: nothing leaves this machine.
-        browser = playwright.chromium.launch(
-            executable_path=path,
-            args=["--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
+    with contextlib.ExitStack() as stack:
+        try:
+            browser = stack.enter_context(stage.chromium())
+        except stage.NoBrowserError as error:
+            # Where nobody looks at what was skipped, a missing browser is a failure.
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
         yield browser
-        browser.close()
 
 
 @dataclass
@@ -58,39 +42,23 @@ class Watched:
 
     def __post_init__(self) -> None:
         self.page.on("pageerror", lambda error: self.problems.append(f"exception: {error}"))
-        self.page.on("console", lambda message: self._console(message.type, message.text))
+        self.page.on("console", self._console)
         self.page.on("request", lambda request: self._request(request.url))
         self.page.on("dialog", lambda dialog: (self.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
 
-    def _console(self, kind: str, text: str) -> None:
-        if kind == "error":
-            self.problems.append(f"console: {text}")
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.problems.append(f"console: {message.text}")
 
     def _request(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("data", "blob", "about") and parts.hostname not in ("localhost", "127.0.0.1"):
             self.foreign.append(url)
 
-    def tab(self, url: str, fragment: str = "") -> Frame:
-        """Open the Dead Units tab and give the frame it lives in.
-
-        Args:
-            url: Of TensorBoard.
-            fragment: What follows ``#dead_units`` in a deep link.
-        """
-        self.page.goto(f"{url}#dead_units{fragment}")
-        return self.frame()
-
-    def frame(self) -> Frame:
-        """The frame of the tab that is shown."""
-        self.page.wait_for_selector("iframe.plugin-iframe, iframe[id*=dead_units]", state="attached")
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            frame = self.page.frame(url=re.compile(r"plugin_entry\.html\?name=dead_units"))
-            if frame is not None:
-                return frame
-            self.page.wait_for_timeout(20)
-        raise AssertionError("TensorBoard did not open the tab's frame")
+    def tab(self, url: str, **place: object) -> Frame:
+        """Open a place in the Dead Units tab and give the frame it lives in."""
+        self.page.goto(stage.link(url, **place))
+        return stage.tab_frame(self.page)
 
 
 @pytest.fixture
@@ -106,30 +74,9 @@ def watched(browser: Browser) -> Iterator[Watched]:
 
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Serve]:
-    """Start a TensorBoard on a log directory; returns its address. Ended with the session."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(log_dir: pathlib.Path, *flags: str) -> str:
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir), "--port", "0"]
-        process = subprocess.Popen(
-            [*command, "--reload_interval", "1", *flags], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-        )
-        processes.append(process)
-        assert process.stderr is not None
-        said = ""
-        for line in process.stderr:
-            said += line
-            address = re.search(r"at (http://\S+)", line)
-            if address:
-                return address.group(1)
-        raise AssertionError(f"TensorBoard ended: {said}")
-
-    yield start
-    for process in processes:
-        process.terminate()
-        process.wait(10)
-        if process.stderr is not None:
-            process.stderr.close()
+    """Start a TensorBoard on a log directory, with flags; returns its address. Ended with the session."""
+    with contextlib.ExitStack() as stack:
+        yield lambda log_dir, *flags: stack.enter_context(stage.tensorboard(log_dir, *flags))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,55 @@
+"""Take the README's pictures. Run by scripts/screenshots, which prepares what is needed."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import sys
+import tempfile
+
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+import stage
+from deadunits_tb import demo
+
+IMAGES = pathlib.Path(__file__).resolve().parent.parent / "docs" / "images"
+RUN = "learning_rate_too_high"
+PLACES = {
+    "overview": {"run": RUN},
+    "layer": {"run": RUN, "layer": "hidden_2", "order": "death"},
+    "unit": {"run": RUN, "layer": "hidden_2", "order": "death", "unit": 5},
+}
+SIZE = {"width": 1280, "height": 800}
+
+
+def take(page: Page, path: pathlib.Path) -> None:
+    """Save what is on screen, in few colours: a third of the size, and nothing is seen of it."""
+    picture = Image.open(io.BytesIO(page.screenshot()))
+    picture.convert("RGB").quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def main(log_dir: pathlib.Path) -> None:
+    """Take each place in both themes."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with stage.tensorboard(log_dir) as url, stage.chromium() as browser:
+        for theme in ("light", "dark"):
+            context = browser.new_context(viewport=SIZE, color_scheme=theme)
+            for name, place in PLACES.items():
+                page = context.new_page()
+                page.goto(stage.link(url, **place))
+                frame = stage.tab_frame(page)
+                expect(frame.get_by_test_id("ready")).to_be_attached()
+                page.wait_for_timeout(500)  # transitions, and the last tiles
+                take(page, IMAGES / f"{name}-{theme}.png")
+                page.close()
+            context.close()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        main(pathlib.Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            demo.run(folder, serve_after=False)
+            main(pathlib.Path(folder))
