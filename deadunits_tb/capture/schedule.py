@@ -27,6 +27,7 @@ EXAMPLES_PER_RECORD = 8
 _EARLY_RECORDS = 200
 _DENSE_RECORDS = 600
 _RECORDS_PER_DOUBLING = 70
+_RESUMED_RECORDS = 500
 
 
 class ObservationSchedule:
@@ -140,8 +141,8 @@ class RecordSchedule:
     """Chooses the observations that become records: about 1,000, never more than :data:`MOST_RECORDS`.
 
     Where the length of the run is known: the first 200 observations, then evenly spread over the rest. Otherwise the
-    first 600, from then on the distance doubles every 70 records. A resumed run goes on at the density that 1,000
-    records over the steps until then would have. The last record is kept for the end of the run.
+    first 600, from then on the distance doubles every 70 records, towards the end sooner. A resumed run makes its share
+    of the 1,000, or goes on as if 500 had been spread over the steps until then. The last one is kept for the end.
 
     Args:
         initial_step: The first step of this process.
@@ -157,7 +158,7 @@ class RecordSchedule:
         self._stage_end = _DENSE_RECORDS
         self._most = MOST_RECORDS - 1
         if initial_step > 0:
-            self._distance = max(1.0, initial_step / RECORDS)
+            self._distance = max(1.0, initial_step / _RESUMED_RECORDS)
             self._stage_end = _RECORDS_PER_DOUBLING
             self._most = MOST_RECORDS // 2 - 1
         self.records = 0
@@ -186,7 +187,7 @@ class RecordSchedule:
             share = (total - first) / total  # a resumed run has made the others before
             left = max(1.0, RECORDS * share - self.records)
             early = self.records < _EARLY_RECORDS * (first == 0)
-            self._distance = 1.0 if early else max(1.0, math.ceil((total - step) / left))
+            self._distance = 1.0 if early else max(1.0, round((total - step) / left))
             self._begin_stage(step)
         elif self.records >= self._stage_end:
             records, begin = self._stage
@@ -195,4 +196,4 @@ class RecordSchedule:
 
     def _begin_stage(self, step: int) -> None:
         self._stage = (self.records, step)
-        self._stage_end = self.records + _RECORDS_PER_DOUBLING
+        self._stage_end = self.records + max(1, min(_RECORDS_PER_DOUBLING, (self._most - self.records) // 10))
