@@ -38,8 +38,8 @@ def rejudge(history: LayerHistory, thresholds: Thresholds) -> tuple[Byte, Int]:
         window = history.window(record)
         if session != window.first_step:  # the first record, or one of a resumed run, which judges anew
             session = window.first_step
-            memory, signal = Memory.none(history.units, window.step), _Signal(history, thresholds)
-            states[record], since[record] = UnitState.UNKNOWN, window.step
+            memory, signal = Memory.none(history.units, session), _Signal(history, thresholds)
+            states[record], since[record] = UnitState.UNKNOWN, session
         else:
             states[record], since[record] = states[record - 1], since[record - 1]
         statistics = history.statistic_at(record)
