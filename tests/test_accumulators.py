@@ -26,9 +26,7 @@ def layer(units=3, **changes):
 
 
 def record(accumulator, step, run_moves=math.nan):
-    return accumulator.record(
-        accumulator.statistics(), step=step, wall_time=0.0, run_moves=run_moves, from_start=True
-    )
+    return accumulator.record(accumulator.statistics(), step=step, wall_time=0.0, run_moves=run_moves, from_start=True)
 
 
 def relu_batch(rng, shape, dead=()):

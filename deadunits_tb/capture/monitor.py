@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import math
@@ -123,6 +124,8 @@ class Monitor:
         for info in run.layers:
             self.add_layer(info)
         self._recorder = Recorder(log_dir, run, max_bytes=max_bytes)
+        self._process = os.getpid()
+        atexit.register(self.close)  # after the recorder's own, so that it runs before it
 
     def wants(self, step: int) -> bool:
         """Whether this step should be observed."""
@@ -203,9 +206,10 @@ class Monitor:
 
     def close(self) -> None:
         """Write the last partial window as a record and wait for the file. May be called again."""
-        if self._closed:
+        if self._closed or os.getpid() != self._process:  # a forked child must not touch its parent's device or file
             return
         self._closed = True
+        atexit.unregister(self.close)
         self._finish()
         self.stopped = True
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import weakref
 from dataclasses import dataclass, field
@@ -84,7 +85,8 @@ class DeadUnitsWriter:
         self._layers: dict[str, ObservedLayer] = {}
         self._budget = WeightBudget()
         self._step = _Step()
-        self._finish = weakref.finalize(self, _finish, self._monitor, self._step)  # also when nobody calls close()
+        self._finish = weakref.finalize(self, _finish, self._monitor, self._step)  # also when nobody calls close(),
+        atexit.register(self._finish)  # and at the end of the program before the monitor closes by itself
 
     def observe(
         self,
@@ -187,6 +189,7 @@ class DeadUnitsWriter:
 
     def close(self) -> None:
         """Make a record of what is left and finish the file. May be called again."""
+        atexit.unregister(self._finish)
         self._finish()
 
     def __enter__(self) -> DeadUnitsWriter:
