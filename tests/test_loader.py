@@ -63,7 +63,6 @@ def test_a_hostile_mapping_raises_nothing() -> None:
     fixed(argparse.Namespace(samples_per_plugin=_Hostile()))
 
 
-@pytest.mark.filterwarnings("ignore:html5lib's sanitizer:DeprecationWarning")  # TensorBoard's own
 def test_real_flags_of_a_real_tensorboard() -> None:
     from tensorboard import program
 

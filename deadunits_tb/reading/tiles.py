@@ -27,7 +27,7 @@ StatisticColumns = Callable[[Int], Float]
 
 def rows_of(units: int, level: int) -> int:
     """Rows of a level."""
-    return -(-units // FACTOR**level)
+    return -(-units // int(FACTOR**level))
 
 
 def levels_of(units: int) -> int:

@@ -11,16 +11,26 @@ from deadunits_tb import glossary as words
 from deadunits_tb.errors import UnknownNameError
 from deadunits_tb.reading.columns import evenly_spaced
 from deadunits_tb.reading.distribution import distribution as spread
-from deadunits_tb.reading.findings import find
+from deadunits_tb.reading.findings import Finding, find
 from deadunits_tb.reading.history import LayerHistory, RunHistory
 from deadunits_tb.reading.ordering import ORDERS
-from deadunits_tb.reading.overview import by_label, count_by_record, layer_level, onset_step, run_steps, strips
+from deadunits_tb.reading.overview import (
+    LayerLevel,
+    by_label,
+    count_by_record,
+    layer_level,
+    onset_step,
+    run_steps,
+    strips,
+)
+from deadunits_tb.reading.report import headline
 from deadunits_tb.reading.tiles import TILE_ROWS, levels_of, state_tile, statistic_tile, tiles_of
+from deadunits_tb.record import Byte
 from deadunits_tb.serving.histories import Histories
 from deadunits_tb.serving.parameters import Query
 from deadunits_tb.serving.responses import Reply, array_reply, json_reply, significant
 from deadunits_tb.thresholds import Thresholds
-from deadunits_tb.units import STATISTIC_BY_NAME, count_states
+from deadunits_tb.units import STATISTIC_BY_NAME, Level, count_states
 
 STATES = "states"
 """What a tile shows unless it shows a statistic."""
@@ -73,7 +83,7 @@ def _overview(histories: Histories, query: Query, run: RunHistory, thresholds: T
         "first_step": run.first_step,
         "last_step": run.last_step,
         "records": len(run_steps(run)),
-        "records_written": latest and latest.records_written,
+        "records_written": run.records_written,
         "dropped": latest and latest.dropped,
         "statistics_interval": latest and latest.statistics_interval,
         "overhead": latest and latest.overhead,
@@ -82,7 +92,7 @@ def _overview(histories: Histories, query: Query, run: RunHistory, thresholds: T
         "errors": list(latest.errors) if latest else [],
         "skipped": [dataclasses.asdict(skipped) for skipped in latest.skipped] if latest else [],
         "notes": list(run.notes),
-        "headline": headline(run, last, findings),
+        "headline": headline(run, last, findings, thresholds),
         "totals": count_states(np.concatenate([np.empty(0, np.uint8), *(states for states, _ in last.values())])),
         "steps": drawn.steps,
         "loss": [record and record.loss for record in shown],
@@ -96,7 +106,7 @@ def _overview(histories: Histories, query: Query, run: RunHistory, thresholds: T
                 "units": layer.units,
                 "activation_function": layer.info.activation_function,
                 "states": count_states(last[name][0]),
-                "level": layer_level(last[name][0], judged[name].thresholds),
+                "level": _level(name, last[name][0], judged[name].thresholds, findings),
                 "onset_step": onset_step(*last[name]),
                 "cause": next((f.cause for f in findings if name in f.layers), None),
                 "strip": by_label(drawn.layers[name]),
@@ -141,8 +151,8 @@ def tile(histories: Histories, query: Query) -> Reply:
     if what != STATES:
         _require_statistic(history, what)
     order = query.choice("order", ORDERS, ORDERS[0])
-    level = query.integer("level", 0, levels_of(history.units) - 1)
-    number = query.integer("tile", 0, tiles_of(history.units, level) - 1)
+    level = query.integer("level", 0, levels_of(history.units) - 1, 0)
+    number = query.integer("tile", 0, tiles_of(history.units, level) - 1, 0)
     rows = histories.order(query, run, history, order)
     if what == STATES:
         states = histories.judged(query, run, history).states
@@ -212,6 +222,15 @@ def _require_statistic(history: LayerHistory, name: str) -> None:
     if name not in history.statistics:
         absent = " (not recorded for this layer)" if name in STATISTIC_BY_NAME else ""
         raise UnknownNameError.of("statistic", name + absent, history.statistics)
+
+
+def _level(name: str, states: Byte, thresholds: Thresholds, findings: list[Finding]) -> LayerLevel:
+    """The worst of what the layer's own units and the findings say of it."""
+    worst = max((finding.level for finding in findings if name in finding.layers), default=Level.OK)
+    own = layer_level(states, thresholds)
+    if worst == Level.ALARM or own == "alarm":
+        return "alarm"
+    return "warning" if worst == Level.WARNING else own
 
 
 def _versioned(reply: Reply, run: RunHistory, query: Query) -> Reply:
