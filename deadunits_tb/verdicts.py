@@ -83,7 +83,7 @@ def candidates(
         rare = fired < t.dying_share
         found[rare] = UnitState.SPARSE
         found[_dormant(statistics, finite, t)] = UnitState.DORMANT
-    found[_stagnant(window, statistics, t)] = UnitState.STAGNANT
+    found[_stagnant(window, statistics, fired, t)] = UnitState.STAGNANT
     if fired is not None:
         if judges_silence(info):
             found[_dying(info, window, fired, statistics, evidence, t)] = UnitState.DYING
@@ -209,11 +209,13 @@ def _dormant(statistics: Statistics, finite: Mask, t: Thresholds) -> Mask | slic
     return (size <= t.dormant_share * mean) & (mean > 0)
 
 
-def _stagnant(window: Window, statistics: Statistics, t: Thresholds) -> Mask | slice:
+def _stagnant(window: Window, statistics: Statistics, fired: Float | None, t: Thresholds) -> Mask | slice:
     ratio = statistics.get("update_ratio")
     if ratio is None or not window.trainable or not window.run_moves > t.stagnant_ratio:
         return slice(0, 0)
-    return np.asarray(ratio < t.stagnant_ratio)
+    still = np.asarray(ratio < t.stagnant_ratio)
+    # A unit that did not fire in the window had nothing to learn from it: a rare one is not stuck between its firings.
+    return still if fired is None else still & (fired > 0)
 
 
 def _dying(

@@ -186,7 +186,7 @@ def _died(case: _Case, died: npt.NDArray[np.bool_]) -> Iterator[Suspicion]:
             0.95 if jumped else 0.85,
             (
                 fact,
-                f"one step changed the weights of {case.name} by up to {peak:.0%} ; 0.1 % to 1 % trains well",
+                f"one step changed the weights of {case.name} by up to {peak * 100:.0f} % (0.1 % to 1 % trains well)",
                 *((f"the loss rose to {jump:.3g} times its first value",) if jumped else ()),
             ),
             (alive_first,),
@@ -214,7 +214,7 @@ def _saturated(case: _Case) -> Iterator[Suspicion]:
     if not units.any():
         return
     function = case.layer.info.activation_function
-    share = f"at least {case.thresholds.saturated_share:.0%} of positions"
+    share = f"at least {case.thresholds.saturated_share * 100:g} % of positions"
     fact = f"{_count(units)} of {case.name} are at a bound of {function} on {share}"
     if (unscaled := case.unscaled()) is not None:
         yield _from_data(case, level, case.onset(units), (fact, unscaled))
