@@ -49,6 +49,13 @@ def listing(words: Sequence[str], limit: int = 5) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else ""
 
 
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal: control characters, line ends and changes of direction become escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def _exponent(value: float) -> int:
     return math.floor(math.log10(value))
 
