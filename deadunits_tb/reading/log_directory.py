@@ -72,5 +72,5 @@ class LogDirectory:
             what = f"event files in {count(searched, 'directory', 'directories')}, but no records of dead units"
         return (
             f"log directory {self._logdir!r} holds {what}: train with DeadUnitsCallback or DeadUnitsWriter, "
-            f"which write into the sub-directory {SUBDIRECTORY!r} of the directory that they are given, or name one above it"
+            f"which write into the sub-directory {SUBDIRECTORY!r} of the directory they are given, or name one above it"
         )
