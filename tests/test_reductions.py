@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from deadunits_tb.capture.activation_functions import field_name, known_name, output_limits
-from deadunits_tb.capture.reductions import FIRING_SHARE, observe_arrays, squared_sum, summarise_inputs
+from deadunits_tb.capture.reductions import observe_arrays, squared_sum, summarise_inputs
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
+from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED
 
 FUNCTIONS = {
@@ -36,7 +37,7 @@ def check(seen, values, name, *, gradients=None, mask=None, scale=None):
         limit = 0.0
     else:
         real = values if mask is None else values[mask]
-        limit = FIRING_SHARE * (math.sqrt(float(np.mean(real**2))) if scale is None else scale)
+        limit = 1e-3 * (math.sqrt(float(np.mean(real**2))) if scale is None else scale)
     for unit in range(values.shape[2]):
         reference = slow_reference.of_unit(
             [slow_reference.examples_of(values, unit, mask)],
@@ -154,6 +155,9 @@ def test_firing_is_told_against_the_scale_of_the_previous_record():
     values = np.array([[0.002, 0.0005, -0.002, 1.0]])
     seen = observe_arrays(values, activation_function="tanh", scale=1.0)
     assert seen.fired_positions.tolist() == [1, 0, 1, 1]
+    strict = Thresholds(fired_scale=0.5)
+    seen = observe_arrays(values, activation_function="tanh", scale=1.0, thresholds=strict)
+    assert seen.fired_positions.tolist() == [0, 0, 0, 1]
 
 
 @given(arrays.arrays(np.float32, (5, 3), elements=st.floats(-(2.0**50), 2.0**50, width=32)))

@@ -14,6 +14,7 @@ from deadunits_tb.capture.observation import Observation, WeightObservation
 from deadunits_tb.capture.reductions import observe_arrays, rows_by_unit, squared_sum
 from deadunits_tb.capture.weight_history import WeightBudget, WeightHistory
 from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo, Role
 
 _NEVER_NEGATIVE = frozenset({"relu", "relu6", "squared_relu", "sigmoid", "hard_sigmoid"})
@@ -160,13 +161,13 @@ class ObservedLayer:
                 f"layer {before.name!r} had {self._shape[0]} weights per unit before, not {len(arrays.weights)}"
             )
 
-    def observe(self, arrays: LayerArrays, *, scale: float | None, saturated_derivative: float) -> Observation | None:
+    def observe(self, arrays: LayerArrays, *, scale: float | None, thresholds: Thresholds) -> Observation | None:
         """Reduce the arrays of one step; None for an empty batch.
 
         Args:
             arrays: Of the step.
             scale: Root mean square of the layer at the previous record, None before.
-            saturated_derivative: Share of the largest derivative below which a bounded function is saturated.
+            thresholds: For what counts as fired and as saturated.
         """
         seen = observe_arrays(
             arrays.activations,
@@ -174,8 +175,8 @@ class ObservedLayer:
             unit_axis=arrays.unit_axis,
             gradients=arrays.gradients,
             mask=arrays.mask,
-            saturated_derivative=saturated_derivative,
             scale=scale,
+            thresholds=thresholds,
         )
         if seen is None:
             return None

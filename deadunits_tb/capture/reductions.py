@@ -11,13 +11,12 @@ import numpy.typing as npt
 
 from deadunits_tb.capture.activation_functions import output_limits
 from deadunits_tb.capture.observation import Observation
+from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import RELU_LIKE
 
 Matrix = npt.NDArray[Any]
 Vector = npt.NDArray[np.float64]
 
-FIRING_SHARE = 1e-3
-"""A unit that is not ReLU-like fires beyond this share of its layer's root mean square."""
 _CHUNK = 1 << 16  # values that are looked at together, so that they stay in the processor's cache
 
 
@@ -42,8 +41,8 @@ def observe_arrays(
     unit_axis: int = -1,
     gradients: Matrix | None = None,
     mask: npt.NDArray[np.bool_] | None = None,
-    saturated_derivative: float = 0.01,
     scale: float | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Observation | None:
     """Reduce one step's arrays over examples and positions.
 
@@ -54,14 +53,15 @@ def observe_arrays(
         unit_axis: Of the units; not the first.
         gradients: Of the loss with respect to the pre-activation, shaped like ``activations``.
         mask: Which examples ``[examples]`` or positions ``[examples, ...]`` are real and not padding.
-        saturated_derivative: Share of the largest derivative below which a bounded function is saturated.
         scale: Root mean square of the layer at the previous record, against which firing is told; None for that of
             these very activations.
+        thresholds: For ``fired_scale`` and ``saturated_derivative``; None for the defaults.
 
     Returns:
         The observation, in float64; None where no position is left. Sums are about the first position of each unit, so
         a constant output has squares of exactly zero.
     """
+    thresholds = thresholds or Thresholds()
     values, shape = rows_by_unit(activations, unit_axis)
     slopes = None if gradients is None else rows_by_unit(gradients, unit_axis)[0]
     per_example = math.prod(shape[1:])
@@ -80,10 +80,11 @@ def observe_arrays(
         if activation_function in RELU_LIKE:
             fired = values > 0
         else:
-            limit = FIRING_SHARE * (_root_mean_square(mean, squares / positions) if scale is None else scale)
+            own = _root_mean_square(mean, squares / positions) if scale is None else scale
+            limit = thresholds.fired_scale * own
             fired = (values > limit) | (values < -limit)
         by_example = fired if len(starts) == positions else np.logical_or.reduceat(fired, starts, axis=0)
-        lower, upper = output_limits(activation_function, saturated_derivative)
+        lower, upper = output_limits(activation_function, thresholds.saturated_derivative)
         bounded = upper < math.inf
         return Observation(
             examples=len(starts),

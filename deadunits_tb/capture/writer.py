@@ -206,7 +206,7 @@ class DeadUnitsWriter:
         seen = observed.observe(
             arrays,
             scale=self._monitor.scale(arrays.layer) if known else None,
-            saturated_derivative=self._thresholds.saturated_derivative,
+            thresholds=self._thresholds,
         )
         if seen is None:
             return
