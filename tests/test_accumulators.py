@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 import pytest
-import slow_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import slow_reference
 from deadunits_tb.capture.accumulators import LayerAccumulator, largest_update, merge
 from deadunits_tb.capture.observation import Observation, WeightObservation
 from deadunits_tb.capture.reductions import observe_arrays

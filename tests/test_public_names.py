@@ -36,7 +36,7 @@ def test_names_are_listed_once_and_the_type_checker_sees_the_same():
 
 
 def test_a_name_that_does_not_exist_lists_those_that_do():
-    with pytest.raises(AttributeError, match="no attribute 'Writer'; it has .*DeadUnitsWriter"):
+    with pytest.raises(AttributeError, match=r"no attribute 'Writer'; it has .*DeadUnitsWriter"):
         _ = deadunits_tb.Writer
 
 

@@ -6,11 +6,11 @@ import warnings
 import ml_dtypes
 import numpy as np
 import pytest
-import slow_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+import slow_reference
 from deadunits_tb.capture.activation_functions import field_name, known_name, output_limits
 from deadunits_tb.capture.reductions import observe_arrays, squared_sum, summarise_inputs
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError

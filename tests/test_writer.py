@@ -1,0 +1,413 @@
+"""Arrays from any loop become records; wrong arguments are refused at once; bad data is data."""
+
+import inspect
+import math
+import subprocess
+import sys
+import warnings
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from deadunits_tb import DeadUnitsWriter, InvalidArgumentError, LogDirectoryError, MonitorWarning, Thresholds
+from deadunits_tb.capture.weight_history import WeightBudget, WeightHistory
+from deadunits_tb.reading.local import LocalDataProvider
+from deadunits_tb.reading.provider import RunReader
+from deadunits_tb.units import UnitState
+
+
+def history(tmp_path):
+    return RunReader(LocalDataProvider(tmp_path)).history(".")
+
+
+def labels(record):
+    return [UnitState(code).label for code in record.states]
+
+
+class Network:
+    """Two layers, trained by nobody: its weights drift."""
+
+    def __init__(self, seed=0):
+        self.rng = np.random.default_rng(seed)
+        self.first = self.rng.normal(size=(20, 16))
+        self.second = self.rng.normal(size=(16, 10))
+
+    def step(self, examples=64):
+        x = self.rng.normal(size=(examples, 20))
+        z = x @ self.first
+        z[:, 3] = -1  # silent
+        a = np.maximum(z, 0)
+        gradients = self.rng.normal(size=z.shape) * (z > 0)
+        self.first = self.first + 1e-3 * self.rng.normal(size=self.first.shape)
+        return x, a, gradients, a @ self.second
+
+
+def test_a_loop_without_a_framework(tmp_path):
+    network = Network()
+    with DeadUnitsWriter(tmp_path) as writer:
+        for step in range(120):
+            x, a, gradients, out = network.step()
+            writer.context(step, learning_rate=0.01, loss=1 / (step + 1), inputs=x)
+            writer.observe(
+                step, "hidden", a, gradients=gradients, weights=network.first, weight_gradients=network.first,
+                outgoing=network.second,
+            )  # fmt: skip
+            writer.observe(step, "out", out, activation_function="softmax", role="output")
+    run = history(tmp_path)
+    hidden, out = run.layers["hidden"], run.layers["out"]
+    assert [record.step for record in run.records] == hidden.steps.tolist() == out.steps.tolist() == list(range(120))
+    assert labels(hidden.record(-1)) == ["dead" if unit == 3 else "active" for unit in range(16)]
+    assert hidden.record(-1).since[3] == 0
+    assert hidden.window(-1).from_start
+    assert (hidden.info.fan_in, hidden.info.fan_out, hidden.info.weight_delta) == (20, 10, "exact")
+    assert (hidden.info.order, out.info.order, out.info.role) == (0, 1, "output")
+    assert run.info.framework == "numpy"
+    last = run.records[-1]
+    assert (last.learning_rate, last.loss, last.examples) == (0.01, pytest.approx(1 / 120), 64)
+    assert last.inputs.std == pytest.approx(1, abs=0.1)
+    assert last.counts["hidden"][UnitState.DEAD] == 1
+
+
+def test_statistics_are_those_of_the_arrays(tmp_path):
+    a = np.maximum(np.random.default_rng(0).normal(size=(50, 4)), 0).astype(np.float32)
+    g = np.random.default_rng(1).normal(size=(50, 4)) * (a > 0)
+    w = np.random.default_rng(2).normal(size=(6, 4))
+    with DeadUnitsWriter(tmp_path) as writer:
+        writer.observe(0, "l", a, gradients=g, weights=w, weight_gradients=3 * w, outgoing=w.T)
+        writer.observe(1, "l", a, gradients=g, weights=w * [1.5, 1, 1, 1], weight_gradients=3 * w, outgoing=w.T)
+    read = history(tmp_path).layer("l").record(1).statistics
+    norm = np.linalg.norm(w, axis=0)
+    expected = {
+        "active_fraction": (a > 0).mean(axis=0),
+        "mean": a.mean(axis=0),
+        "mean_abs": np.abs(a).mean(axis=0),
+        "std": a.std(axis=0),
+        "min": a.min(axis=0),
+        "max": a.max(axis=0),
+        "gradient": np.sqrt((g**2).mean(axis=0)),
+        "weight_gradient": 3 * norm,
+        "update_ratio": [1 / 3, 0, 0, 0],
+        "drift": [0.5, 0, 0, 0],
+        "norm_in": norm * [1.5, 1, 1, 1],
+        "norm_out": norm,
+    }
+    assert set(read.names) == {*expected, "active_positions"}
+    for name, values in expected.items():
+        np.testing.assert_allclose(read.get(name), values, rtol=2**-8, err_msg=name)
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3, -1, -2, -3])
+def test_any_layout_gives_the_same_record(tmp_path, axis):
+    values = np.maximum(np.random.default_rng(0).normal(size=(6, 4, 5, 3)), 0)
+    kernel = np.random.default_rng(1).normal(size=(3, 3, 2, 3))
+    with DeadUnitsWriter(tmp_path) as writer:
+        writer.observe(0, "last", values, weights=kernel)
+        writer.observe(
+            0, "moved", np.moveaxis(values, -1, axis), unit_axis=axis, weights=np.moveaxis(kernel, -1, 0),
+            weight_unit_axis=0,
+        )  # fmt: skip
+    last, moved = (history(tmp_path).layer(name).record(0) for name in ("last", "moved"))
+    np.testing.assert_array_equal(last.statistics.values, moved.statistics.values)
+    assert moved.window.positions == 6 * 4 * 5
+
+
+@pytest.mark.parametrize("take_in", [np.asarray, lambda a: a.tolist(), lambda a: a.astype(ml_dtypes.bfloat16)])
+def test_whatever_numpy_reads_is_taken(tmp_path, take_in):
+    a = np.array([[0, 1.5], [0, 2.5], [0, 0]])
+    with DeadUnitsWriter(tmp_path) as writer:
+        writer.observe(0, "l", take_in(a), mask=[1, 1, 0])
+    read = history(tmp_path).layer("l").record(0).statistics
+    assert read.get("active_fraction").tolist() == [0, 1]
+    assert read.get("mean").tolist() == [0, 2]
+
+
+def test_one_layer_observed_twice_at_one_step_is_one_observation(tmp_path):
+    rng = np.random.default_rng(0)
+    one, two = np.maximum(rng.normal(size=(2, 30, 4)), 0)
+    with DeadUnitsWriter(tmp_path) as writer:
+        writer.observe(0, "halves", one)
+        writer.observe(0, "halves", two)
+        writer.observe(0, "whole", np.concatenate([one, two]))
+    halves, whole = (history(tmp_path).layer(name).record(0) for name in ("halves", "whole"))
+    assert halves.window.examples == 60
+    np.testing.assert_array_equal(halves.statistics.values, whole.statistics.values)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_bad_numbers_are_data(tmp_path, bad):
+    rng = np.random.default_rng(0)
+    with warnings.catch_warnings(), DeadUnitsWriter(tmp_path) as writer:
+        warnings.simplefilter("error")
+        for step in range(30):
+            a, g, w = np.maximum(rng.normal(size=(32, 5)), 0), rng.normal(size=(32, 5)), rng.normal(size=(3, 5))
+            if step == 29:
+                a[0, 0], g[0, 1], w[0, 2] = bad, bad, bad
+            writer.context(step, loss=bad, learning_rate=bad, inputs=[bad, 1])
+            writer.observe(step, "l", a, activation_function="gelu", gradients=g, weights=w, weight_gradients=w)
+    run = history(tmp_path)
+    assert labels(run.layer("l").record(-1)) == ["non_finite"] * 3 + ["active"] * 2
+    assert labels(run.layer("l").record(-2)) == ["active"] * 5
+    assert str(run.records[-1].loss) == str(bad)
+    assert not run.records[-1].errors
+
+
+def test_an_empty_batch_is_no_observation(tmp_path):
+    with DeadUnitsWriter(tmp_path) as writer:
+        writer.observe(0, "l", np.zeros((0, 3)))
+        writer.observe(1, "l", np.ones((4, 3)), mask=np.zeros(4))
+        writer.observe(2, "l", np.ones((4, 3)))
+    assert history(tmp_path).layer("l").steps.tolist() == [2]
+
+
+def test_what_is_handed_over_is_neither_changed_nor_kept(tmp_path):
+    a, w = np.ones((16, 3)), np.ones((2, 3))
+    with DeadUnitsWriter(tmp_path) as writer:
+        writer.observe(0, "l", a, weights=w)
+        assert (a == 1).all()
+        a *= 0
+        w *= 2
+        writer.observe(1, "l", a, weights=w)
+    layer = history(tmp_path).layer("l")
+    assert layer.record(0).statistics.get("mean").tolist() == [1, 1, 1]
+    assert layer.record(1).statistics.get("drift").tolist() == [1, 1, 1]
+
+
+def test_flushed_records_are_there_while_the_writer_goes_on(tmp_path):
+    writer = DeadUnitsWriter(tmp_path)
+    writer.observe(0, "l", np.ones((16, 3)))
+    writer.flush()
+    assert history(tmp_path).layer("l").steps.tolist() == [0]
+    writer.observe(1, "l", np.ones((16, 3)))
+    writer.close()
+    writer.close()
+    assert history(tmp_path).layer("l").steps.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("end", ["", "del writer", "raise SystemExit(0)", "1 / 0"])
+def test_a_writer_that_nobody_closes_loses_nothing(tmp_path, end):
+    program = f"""
+import numpy as np
+from deadunits_tb import DeadUnitsWriter
+writer = DeadUnitsWriter({str(tmp_path)!r})
+for step in range(10):
+    writer.observe(step, "l", np.ones((3, 2)))
+{end}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ("ZeroDivisionError" in done.stderr) == (end == "1 / 0")
+    assert history(tmp_path).layer("l").steps.tolist() == [0, 3, 6, 9]
+
+
+def test_thresholds_are_those_that_were_given(tmp_path):
+    eager = Thresholds(unknown_examples=8, dead_examples=16, confirm_examples=8)
+    with DeadUnitsWriter(tmp_path, thresholds=eager) as writer:
+        for step in range(4):
+            writer.observe(step, "l", np.array([[0.0, 1 + step]] * 8), weights=np.ones((1, 2)))
+    assert history(tmp_path).info.thresholds == eager
+    assert labels(history(tmp_path).layer("l").record(-1))[0] == "dead"
+
+
+def test_an_internal_failure_is_said_once_and_the_loop_goes_on(tmp_path, monkeypatch):
+    writer = DeadUnitsWriter(tmp_path)
+    writer.observe(0, "l", np.ones((16, 3)))
+    monkeypatch.setattr("deadunits_tb.capture.layer_arrays.observe_arrays", lambda *_, **__: 1 / 0)
+    with pytest.warns(MonitorWarning, match="training goes on. observe: ZeroDivisionError") as warned:
+        writer.observe(1, "l", np.ones((16, 3)))
+    assert len(warned) == 1
+    writer.observe(2, "l", np.ones((16, 3)))  # says nothing: warnings are errors here
+    writer.close()
+    assert history(tmp_path).records[-1].errors == ("observe: ZeroDivisionError: division by zero",)
+
+
+GOOD = {"step": 3, "layer": "l", "activations": np.ones((4, 3))}
+WRONG = [
+    ({"step": -1}, "step must be a whole number from 0, not -1"),
+    ({"step": 2.0}, "step must be a whole number"),
+    ({"step": "3"}, "step must be a whole number"),
+    ({"step": None}, "step must be a whole number"),
+    ({"layer": ""}, "layer must be the name of a layer, not ''"),
+    ({"layer": 3}, "layer must be the name of a layer, not 3"),
+    ({"activations": np.ones(3)}, r"activations must be \[examples, ..., units\], not of shape \(3,\)"),
+    ({"activations": np.ones((4, 0))}, "have no units"),
+    ({"activations": None}, "activations must hold real numbers"),
+    ({"activations": [["a", "b"]]}, "activations must hold real numbers, not"),
+    ({"activations": [[1, 2], [3]]}, "activations cannot be made a NumPy array"),
+    ({"activations": np.ones((4, 3), complex)}, "activations must hold real numbers, not complex128"),
+    ({"activation_function": "rellu"}, "no activation function 'rellu'. Did you mean 'relu'"),
+    ({"activation_function": max}, "activation_function must be a name"),
+    ({"gradients": np.ones((4, 2))}, r"gradients have shape \(4, 2\), activations \(4, 3\)"),
+    ({"gradients": "steep"}, "gradients must hold real numbers"),
+    ({"weights": np.ones((3, 5))}, "weights of shape .3, 5. have 5 units along axis -1, the activations 3"),
+    ({"weights": 3.0}, "weights must have an axis of units"),
+    (
+        {"weights": np.ones((5, 3)), "weight_gradients": np.ones((4, 3))},
+        "weight_gradients are 4 per unit and weights 5",
+    ),
+    ({"weights": np.ones((3, 5)), "weight_unit_axis": 2}, "weight_unit_axis must be an axis of an array with 2 axes"),
+    ({"outgoing": np.ones((5, 3))}, "outgoing of shape .5, 3. have 5 units along axis 0, the activations 3"),
+    ({"unit_axis": 0}, "unit_axis must not be 0: axis 0 holds the examples"),
+    ({"unit_axis": -2}, "unit_axis must not be -2"),
+    ({"unit_axis": 2}, "unit_axis must be an axis of an array with 2 axes, not 2"),
+    ({"unit_axis": "last"}, "unit_axis must be an axis"),
+    ({"unit_axis": True}, "unit_axis must be an axis"),
+    ({"mask": np.ones((4, 3))}, r"mask has shape \(4, 3\) and must cover the examples"),
+    ({"mask": np.ones(5)}, "mask has shape"),
+    ({"mask": True}, "mask has shape"),
+    ({"trainable": "yes"}, "trainable must be True or False, not 'yes'"),
+    ({"role": "input"}, "role must be 'hidden' or 'output', not 'input'"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), WRONG)
+def test_wrong_arguments_are_refused_and_nothing_of_the_call_is_taken_in(tmp_path, change, sentence):
+    with DeadUnitsWriter(tmp_path) as writer:
+        with pytest.raises(InvalidArgumentError, match=sentence):
+            writer.observe(**{**GOOD, **change})
+        writer.observe(2, "l", np.ones((4, 3)))  # the step did not advance, the layer is not known
+    assert history(tmp_path).layer("l").steps.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"activations": np.ones((4, 2))}, "layer 'l' had units 3 before, not 2"),
+        ({"activation_function": "tanh"}, "layer 'l' had activation_function 'relu' before, not 'tanh'"),
+        ({"role": "output"}, "layer 'l' had role 'hidden' before, not 'output'"),
+        ({"weights": np.ones((7, 3))}, "layer 'l' had 5 weights per unit before, not 7"),
+        ({"step": 2}, "step 2 comes after step 3: steps never run backwards"),
+    ],
+)
+def test_what_contradicts_an_earlier_call_is_refused(tmp_path, change, sentence):
+    with DeadUnitsWriter(tmp_path) as writer:
+        writer.observe(**GOOD, weights=np.ones((5, 3)))
+        with pytest.raises(InvalidArgumentError, match=sentence):
+            writer.observe(**{**GOOD, **change})
+        writer.observe(**{**GOOD, "step": 4})
+
+
+def test_pre_activations_handed_over_as_outputs_are_noticed(tmp_path):
+    with DeadUnitsWriter(tmp_path) as writer:
+        with pytest.raises(InvalidArgumentError, match="as low as -2, which 'relu' never gives"):
+            writer.observe(0, "l", np.array([[1.0, -2.0]]))
+        writer.observe(0, "l", np.array([[1.0, -2.0]]), activation_function="linear")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"step": -1}, "step must be a whole number"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, not 'fast'"),
+        ({"loss": [1, 2]}, "loss must be a number"),
+        ({"inputs": ["text"]}, "inputs must hold real numbers"),
+    ],
+)
+def test_a_wrong_context_is_refused(tmp_path, change, sentence):
+    with DeadUnitsWriter(tmp_path) as writer, pytest.raises(InvalidArgumentError, match=sentence):
+        writer.context(**{"step": 0, **change})
+
+
+def test_context_may_come_before_or_after_and_is_of_its_step_alone(tmp_path):
+    with DeadUnitsWriter(tmp_path) as writer:
+        writer.observe(0, "l", np.ones((16, 3)))
+        writer.context(0, loss=np.float32(0.5))
+        writer.context(1, learning_rate=0.25)
+        writer.context(1, inputs=np.zeros((0, 3)))
+        writer.observe(1, "l", np.ones((16, 3)))
+        writer.context(2, loss=9.0)  # nothing was observed at this step
+    first, second = history(tmp_path).records
+    assert (first.loss, first.learning_rate) == (0.5, None)
+    assert (second.loss, second.learning_rate, second.inputs) == (None, 0.25, None)
+
+
+def test_a_closed_writer_says_so(tmp_path):
+    writer = DeadUnitsWriter(tmp_path)
+    writer.close()
+    for call in (lambda: writer.observe(**GOOD), lambda: writer.context(0), writer.flush):
+        with pytest.raises(InvalidArgumentError, match="the writer is closed"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"log_dir": ""}, "log_dir must be the path"),
+        ({"log_dir": 3}, "log_dir must be the path"),
+        ({"thresholds": {"dead_examples": 5}}, "thresholds must be deadunits_tb.Thresholds"),
+        ({"max_bytes": 0}, "max_bytes must be a whole number from 1"),
+    ],
+)
+def test_wrong_arguments_of_the_writer_itself(tmp_path, wrong, sentence):
+    with pytest.raises(InvalidArgumentError, match=sentence):
+        DeadUnitsWriter(**{"log_dir": tmp_path, **wrong})
+
+
+def test_a_log_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(LogDirectoryError):
+        DeadUnitsWriter(tmp_path / "file")
+
+
+def test_the_signature_is_the_promised_one():
+    constructor, observe = (inspect.signature(f) for f in (DeadUnitsWriter, DeadUnitsWriter.observe))
+    assert [(p.name, p.default) for p in constructor.parameters.values()][1:] == [
+        ("thresholds", None),
+        ("max_bytes", 2**30),
+    ]
+    expected = {
+        "activation_function": "relu", "gradients": None, "weights": None, "weight_gradients": None, "outgoing": None,
+        "unit_axis": -1, "weight_unit_axis": -1, "mask": None, "trainable": True, "role": "hidden",
+    }  # fmt: skip
+    assert list(observe.parameters)[:4] == ["self", "step", "layer", "activations"]
+    keywords = {p.name: p.default for p in observe.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    assert keywords == expected
+
+
+def test_weights_given_later_are_measured_from_then_on(tmp_path):
+    with DeadUnitsWriter(tmp_path) as writer:
+        for step in range(4):
+            weights = np.full((2, 3), 1.0 + step) if step > 1 else None
+            writer.observe(step, "l", np.ones((16, 3)), weights=weights)
+    layer = history(tmp_path).layer("l")
+    assert "norm_in" not in layer.record(1).statistics.names
+    assert layer.record(3).statistics.get("update_ratio").tolist() == [0.25] * 3  # norms of 4 and 3
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("rows", [1, 50, 9000])
+def test_projections_tell_how_far_weights_moved(dtype, rows):
+    rng = np.random.default_rng(0)
+    exact, projection = WeightHistory("exact"), WeightHistory("projection")
+    before = rng.normal(size=(rows, 300)).astype(dtype)
+    after = before.copy()
+    after[:, 100:] += (rng.normal(size=(rows, 200)) * 0.1).astype(dtype)
+    for history_ in (exact, projection):
+        history_.look(before)
+    one, other = exact.look(after), projection.look(after)
+    assert not one.change[:100].any()
+    assert not other.change[:100].any()  # exactly unchanged stays exactly unchanged
+    np.testing.assert_array_equal(one.norm_first, other.norm_first)
+    moved = one.change[100:] > 0
+    ratio = other.change[100:][moved] / one.change[100:][moved]
+    assert 0.95 < ratio.mean() < 1.05
+    assert (np.abs(ratio - 1) < 0.7).all()
+    for history_ in (exact, projection):
+        assert not history_.look(before).change_since_first.any()
+
+
+def test_a_single_changed_bit_is_seen_by_a_projection():
+    weights = np.ones((5000, 4), np.float32)
+    projection = WeightHistory("projection")
+    projection.look(weights)
+    weights[4321, 2] = np.nextafter(np.float32(1), np.float32(2))
+    change = projection.look(weights).change
+    assert change[2] > 0
+    assert not change[[0, 1, 3]].any()
+
+
+def test_copies_are_kept_as_long_as_they_are_small_together():
+    budget = WeightBudget(exact_bytes=1000)
+    small, large = np.ones((5, 5)), np.ones((50, 50))
+    assert [budget.method(weights) for weights in (large, small, small, small)] == [
+        "projection", "exact", "exact", "projection",
+    ]  # fmt: skip
