@@ -177,25 +177,40 @@ def round_bfloat16(values: npt.NDArray[np.floating]) -> Float:
     Finite values beyond the largest bfloat16 become the largest, not Inf: an Inf in a record was an Inf in training.
     Values too small for float32 but not zero become the smallest bfloat16, not zero: a zero was a zero.
     """
+    values = np.asarray(values)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        x = np.asarray(values).astype(np.float32)
-    bits = to_bfloat16_bits(x)
-    rounded = from_bfloat16_bits(bits)
-    lost = np.isfinite(values) & ~np.isfinite(rounded)
-    if lost.any():
-        rounded = np.where(lost, np.copysign(np.float32(3.3895314e38), x), rounded)
-    gone = (values != 0) & (rounded == 0)
+        rounded = values.astype(np.float32, order="C")
+    nan = np.isnan(rounded)
+    _round_half_even(rounded.view(np.uint32))
+    if nan.any():
+        rounded[nan] = np.nan
+    infinite = np.isinf(rounded)
+    if infinite.any():
+        lost = infinite & np.isfinite(values)
+        rounded[lost] = np.copysign(np.float32(3.3895314e38), values[lost])
+    gone = (rounded == 0) & (values != 0)
     if gone.any():
-        rounded = np.where(gone, np.copysign(np.float32(9.18355e-41), values).astype(np.float32), rounded)
-    return rounded.astype(np.float32, copy=False)
+        rounded[gone] = np.copysign(np.float32(9.18355e-41), values[gone])
+    return rounded
 
 
 def to_bfloat16_bits(values: Float) -> npt.NDArray[np.uint16]:
     """The upper half of each float32, rounded to nearest even; NaN stays NaN."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
-    nan = np.isnan(values)
-    return np.where(nan, np.uint16(0x7FC0), rounded) if nan.any() else rounded
+    if np.bitwise_or.reduce(bits, axis=None) & 0xFFFF:  # not so for what was rounded before, as in every record
+        bits = bits.copy()
+        _round_half_even(bits)
+        bits[np.isnan(values)] = 0x7FC00000
+    return (bits >> 16).astype(np.uint16)
+
+
+def _round_half_even(bits: npt.NDArray[np.uint32]) -> None:
+    """Round float32 bits to bfloat16, in place. Wrong for NaN: the carry would make a zero of some."""
+    carry = bits >> 16
+    carry &= 1
+    carry += 0x7FFF
+    bits += carry
+    bits &= 0xFFFF0000
 
 
 def from_bfloat16_bits(bits: npt.NDArray[np.uint16]) -> Float:

@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tensorboard.compat import tf
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary, SummaryMetadata
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, SummaryMetadata
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING, DT_UINT16
 
 from deadunits_tb.errors import LogDirectoryError
@@ -36,16 +34,24 @@ def value_event(step: int, wall_time: float, tag: str, value: Value, metadata: S
         value: Bytes become a string tensor, ``uint16 [rows, columns]`` stays one, a number becomes a scalar.
         metadata: Of the tag, for its first event; None for all others.
     """
+    event = Event(wall_time=wall_time, step=step)
+    # Filled in place: a message given to a constructor is copied, several times over in a nest of them.
+    entry = event.summary.value.add(tag=tag)
+    tensor = entry.tensor
     if isinstance(value, bytes):
-        tensor = TensorProto(dtype=DT_STRING, string_val=[value])
+        tensor.dtype = DT_STRING
+        tensor.string_val.append(value)
     elif isinstance(value, np.ndarray):
-        shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in value.shape])
-        content = value.astype("<u2", copy=False).tobytes()
-        tensor = TensorProto(dtype=DT_UINT16, tensor_shape=shape, tensor_content=content)
+        tensor.dtype = DT_UINT16
+        for size in value.shape:
+            tensor.tensor_shape.dim.add(size=size)
+        tensor.tensor_content = value.astype("<u2", copy=False).tobytes()
     else:
-        tensor = TensorProto(dtype=DT_FLOAT, float_val=[value])
-    summary = Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
-    return frame(Event(wall_time=wall_time, step=step, summary=summary).SerializeToString())
+        tensor.dtype = DT_FLOAT
+        tensor.float_val.append(value)
+    if metadata is not None:
+        entry.metadata.CopyFrom(metadata)
+    return frame(event.SerializeToString())
 
 
 def scalar_metadata() -> SummaryMetadata:
