@@ -6,7 +6,7 @@ becomes the state of a unit once :func:`confirm` finds that enough records agree
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -137,7 +137,8 @@ def layer_scale(statistics: Statistics, finite: Mask) -> float:
     mean, std = statistics.get("mean"), statistics.get("std")
     if mean is None or std is None or not finite.any():
         return 0.0
-    return float(np.sqrt(np.mean(mean[finite].astype(np.float64) ** 2 + std[finite].astype(np.float64) ** 2)))
+    power = np.square(mean, dtype=np.float64) + np.square(std, dtype=np.float64)
+    return float(np.sqrt(np.mean(power if finite.all() else power[finite])))
 
 
 def finite_units(statistics: Statistics, units: int) -> Mask:
@@ -171,7 +172,29 @@ def confirm(found: Byte, window: Window, evidence: Evidence, memory: Memory, thr
     A milder state than the present one is entered at once. A more severe one waits until enough records in a row were
     at least as severe and cover enough examples; ``active``, ``unknown``, ``frozen`` and ``non_finite`` never wait.
     """
-    t = thresholds
+    moving = np.flatnonzero((found != memory.state) | (memory.pending != memory.state))  # all others stay as they are
+    states, held_since = found.copy(), memory.since.copy()
+    nothing = np.zeros(len(found), np.int64)
+    after = Memory(
+        state=memory.state.copy(),
+        since=held_since,
+        pending=memory.state.copy(),
+        pending_records=nothing,
+        pending_examples=nothing.copy(),
+        pending_since=np.full(len(found), window.step, np.int64),
+    )
+    if len(moving):
+        part = Memory(*(getattr(memory, spec.name)[moving] for spec in fields(Memory)))
+        part = _move(found[moving], window, part, thresholds)
+        for spec in fields(Memory):
+            getattr(after, spec.name)[moving] = getattr(part, spec.name)
+        states[moving] = part.state
+    silent_since = np.where(evidence.last_active_step >= 0, evidence.last_active_step + 1, window.first_step)
+    return Verdict(states, np.where(states == UnitState.DEAD, silent_since, held_since), found, after)
+
+
+def _move(found: Byte, window: Window, memory: Memory, t: Thresholds) -> Memory:
+    """What some units remember after this record."""
     rank, held, waiting = SEVERITY[found], SEVERITY[memory.state], SEVERITY[memory.pending]
     at_once = (rank <= held) | (found == UnitState.ACTIVE) | (found >= UnitState.NON_FINITE)
     going_on = waiting > held
@@ -184,21 +207,17 @@ def confirm(found: Byte, window: Window, evidence: Evidence, memory: Memory, thr
     waits = ~at_once & ~entered
 
     kept = np.where(memory.state == UnitState.FROZEN, UnitState.UNKNOWN, memory.state)
-    states = np.where(at_once, found, np.where(entered, pending, kept)).astype(np.uint8)
+    states = np.where(at_once, found, np.where(entered, pending, kept)).astype(np.int64)
     changed = states != memory.state
-    held_since = np.where(changed, np.where(entered, since, window.step), memory.since)
-
     again = entered & (rank > SEVERITY[states])  # the record is worse still: that waits from now on
-    after = Memory(
-        state=states.astype(np.int64),
-        since=held_since,
+    return Memory(
+        state=states,
+        since=np.where(changed, np.where(entered, since, window.step), memory.since),
         pending=np.where(waits, pending, np.where(again, found, states)).astype(np.int64),
         pending_records=np.where(waits, np.minimum(records, 255), again.astype(np.int64)),
         pending_examples=np.where(waits, examples, np.where(again, window.examples, 0)),
         pending_since=np.where(waits, since, window.step),
     )
-    silent_since = np.where(evidence.last_active_step >= 0, evidence.last_active_step + 1, window.first_step)
-    return Verdict(states, np.where(states == UnitState.DEAD, silent_since, held_since), found, after)
 
 
 def _dormant(statistics: Statistics, finite: Mask, t: Thresholds) -> Mask | slice:
@@ -221,15 +240,18 @@ def _stagnant(window: Window, statistics: Statistics, fired: Float | None, t: Th
 def _dying(
     info: LayerInfo, window: Window, fired: Float, statistics: Statistics, evidence: Evidence, t: Thresholds
 ) -> Mask:
-    reference = reference_rate(evidence.reference)
-    lost = (1 - t.dying_loss) * reference
+    quiet = silent_evidence(info, statistics, evidence)
+    dying = (fired < t.dying_share) | (quiet >= t.unknown_examples)
+    few = np.flatnonzero(dying)  # logarithms for these alone
+    fired, quiet = fired[few], quiet[few]
+    lost = (1 - t.dying_loss) * reference_rate(evidence.reference[few])
     fewer = (fired < t.dying_share) & (fired <= lost)
     fewer &= chance_of_loss(fired, np.asarray(window.examples), lost) <= t.dying_significance
-    quiet = silent_evidence(info, statistics, evidence)
     silent = quiet >= t.unknown_examples
-    never = evidence.last_active_step < 0
+    never = evidence.last_active_step[few] < 0
     silent &= never | (chance_of_loss(np.zeros_like(fired), quiet, lost) <= t.dying_significance)
-    return fewer | silent
+    dying[few] = fewer | silent
+    return dying
 
 
 def _constant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from deadunits_tb.record import (
     NEVER,
     REFERENCE_SHARE,
     Evidence,
+    Int,
     LayerRecord,
     Memory,
     Statistics,
@@ -186,18 +188,20 @@ class LayerAccumulator:
         before, n = self._evidence, observation.examples
         fired = observation.fired_examples > 0
         finite = np.isfinite(observation.mean)
-        silent = finite & ~fired  # what gave NaN was not silent, nor did it fire: it neither adds nor resets
-        kept = ~fired
+        # What gave NaN was not silent, nor did it fire: it neither adds nor resets. The same holds for error signals.
+        quiet = np.flatnonzero(~fired)
+        silent = finite[quiet]
         without = before.examples_without_signal
         if observation.gradient_squares is not None:
             with np.errstate(invalid="ignore", over="ignore"):
                 gradient = np.sqrt(observation.gradient_squares / observation.positions)
             none = no_signal(self.info, gradient, self._thresholds)
-            without = np.where(none, without + n, np.where(np.isfinite(gradient), 0, without))
+            idle = np.flatnonzero(none | ~np.isfinite(gradient))
+            without = _go_on(without, idle, n * none[idle])
         self._evidence = Evidence(
-            examples_since_active=(before.examples_since_active + n * silent) * kept,
-            tokens_since_active=(before.tokens_since_active + observation.positions * silent) * kept,
-            observations_since_active=(before.observations_since_active + silent) * kept,
+            examples_since_active=_go_on(before.examples_since_active, quiet, n * silent),
+            tokens_since_active=_go_on(before.tokens_since_active, quiet, observation.positions * silent),
+            observations_since_active=_go_on(before.observations_since_active, quiet, silent),
             examples_without_signal=without,
             last_active_step=np.where(fired, step, before.last_active_step),
             reference=before.reference,
@@ -235,6 +239,13 @@ def largest_update(statistics: Statistics) -> float:
     ratio = statistics.get("update_ratio")
     finite = ratio[np.isfinite(ratio)] if ratio is not None else ()
     return float(np.max(finite)) if len(finite) else float("nan")
+
+
+def _go_on(counter: Int, units: npt.NDArray[np.intp], more: npt.NDArray[Any]) -> Int:
+    """Count on for some units; the counters of all others begin again at zero."""
+    after = np.zeros_like(counter)
+    after[units] = counter[units] + more
+    return after
 
 
 def _both(one: Array | None, other: Array | None) -> Array | None:
