@@ -40,7 +40,7 @@ export const PALETTES: Readonly<Record<Theme, Palette>> = {
 };
 
 /** Ground that shows through where states are hidden. */
-export const PAPER: Readonly<Record<Theme, string>> = { light: "#FFFFFF", dark: "#1E1F21" };
+export const PAPER: Readonly<Record<Theme, string>> = { light: "#FFFFFF", dark: "#232528" };
 
 /** Small to large. Exact zero is no part of it: zero has a colour of its own. */
 export const SEQUENTIAL: Readonly<Record<Theme, readonly string[]>> = {

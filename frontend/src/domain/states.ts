@@ -98,3 +98,19 @@ export function present(counts: StateCounts): StateLabel[] {
 export function deadOrDying(counts: StateCounts): number {
   return (counts.dead ?? 0) + (counts.dying ?? 0);
 }
+
+/** Higher is worse; unknown and frozen rank lowest (`SEVERITY` in `deadunits_tb/units.py`). */
+export const SEVERITY_RANK: Readonly<Record<StateLabel, number>> = {
+  unknown: 0,
+  frozen: 1,
+  active: 2,
+  sparse: 3,
+  dormant: 4,
+  stagnant: 5,
+  dying: 6,
+  constant: 7,
+  saturated: 8,
+  disconnected: 9,
+  dead: 10,
+  non_finite: 11,
+};

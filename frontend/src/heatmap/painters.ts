@@ -3,7 +3,7 @@ import { toNumber } from "../domain/bfloat16";
 import { mixedTable, stateTable, type ValueScale, valueTable } from "../domain/lookup";
 import type { Theme } from "../domain/palette";
 import type { StateLabel } from "../domain/states";
-import { rowsOf, type TileKey } from "./tiles";
+import type { TileKey } from "./tiles";
 
 /** Cells of one tile, as they came. */
 export interface TileData {
@@ -20,11 +20,9 @@ export interface TilePainter {
   paint(tile: TileData, pixels: Uint32Array): void;
 }
 
-/** Bytes that a tile of this shape must have. */
-export function expectedBytes(key: TileKey): number {
-  const cells = rowsOf(key) * key.source.records;
-  if (key.source.what !== "states") return cells * 2;
-  return key.level === 0 ? cells : cells * 2;
+/** Bytes of one cell in a tile of this kind. */
+export function cellBytes({ source, level }: TileKey): number {
+  return source.what === "states" && level === 0 ? 1 : 2;
 }
 
 export function statePainter(theme: Theme, hidden: ReadonlySet<StateLabel>): TilePainter {

@@ -1,7 +1,7 @@
 /** Tiles in memory: the last 64, each with the picture made of it; requests follow what is wanted now. */
 import { LruCache } from "../api/lru";
 import { type ApiError, failure, type Result, success } from "../api/result";
-import { expectedBytes, type TileData, type TilePainter } from "./painters";
+import { cellBytes, type TileData, type TilePainter } from "./painters";
 import { rowsOf, type TileKey, tileId } from "./tiles";
 
 export type Picture = OffscreenCanvas | HTMLCanvasElement;
@@ -19,6 +19,8 @@ const CAPACITY = 64;
 export class TileStore {
   readonly #entries = new LruCache<Entry>(CAPACITY);
   readonly #loading = new Map<string, AbortController>();
+  readonly #ensured = new Map<string, Promise<TileData | null>>();
+  #wanted: ReadonlySet<string> = new Set();
   readonly #failed = new Map<string, ApiError>();
 
   constructor(
@@ -29,6 +31,7 @@ export class TileStore {
   /** Ask for these tiles, most urgent first, and for no others: what is in flight beyond them is dropped. */
   want(keys: readonly TileKey[]): void {
     const ids = new Set(keys.map(tileId));
+    this.#wanted = ids;
     for (const [id, controller] of this.#loading) {
       if (ids.has(id)) continue;
       controller.abort();
@@ -52,17 +55,32 @@ export class TileStore {
     return entry.picture;
   }
 
-  /** Why the wanted tiles do not come, if they do not. */
-  failureOf(keys: readonly TileKey[]): ApiError | null {
-    for (const key of keys) {
-      const error = this.#failed.get(tileId(key));
+  /** The tile now or once it has come, whatever is wanted meanwhile; null if it does not come. */
+  ensure(key: TileKey): Promise<TileData | null> {
+    const id = tileId(key);
+    const here = this.get(key);
+    return here ? Promise.resolve(here) : (this.#ensured.get(id) ?? this.#fetch(id, key));
+  }
+
+  #fetch(id: string, key: TileKey): Promise<TileData | null> {
+    const asked = this.load(key, new AbortController().signal).then((result) => {
+      this.#ensured.delete(id);
+      const checked = checkShape(key, result);
+      if (!checked.ok) return null;
+      if (!this.#entries.peek(id)) this.#entries.set(id, { data: checked.value, picture: null, painter: null });
+      return checked.value;
+    });
+    this.#ensured.set(id, asked);
+    return asked;
+  }
+
+  /** Why a tile that was wanted last did not come, if so. */
+  get failure(): ApiError | null {
+    for (const id of this.#wanted) {
+      const error = this.#failed.get(id);
       if (error) return error;
     }
     return null;
-  }
-
-  get busy(): boolean {
-    return this.#loading.size > 0;
   }
 
   retry(): void {
@@ -92,15 +110,16 @@ export class TileStore {
   }
 }
 
+/** A run that grows may answer with more records than were known when the question was asked. */
 function checkShape(key: TileKey, result: Result<ArrayBuffer>): Result<TileData> {
   if (!result.ok) return result;
-  const expected = expectedBytes(key);
   const bytes = result.value;
-  if (bytes.byteLength !== expected) {
-    const sentence = `A part of the heatmap has ${bytes.byteLength} bytes where ${expected} belong.`;
-    return failure("broken", sentence);
+  const rows = rowsOf(key);
+  const records = bytes.byteLength / (rows * cellBytes(key));
+  if (!Number.isInteger(records) || records === 0) {
+    return failure("broken", `A part of the heatmap has ${bytes.byteLength} bytes, which is no number of records.`);
   }
-  return success({ key, rows: rowsOf(key), records: key.source.records, bytes });
+  return success({ key, rows, records, bytes });
 }
 
 function paintPicture(tile: TileData, painter: TilePainter, reuse: Picture | null): Picture {

@@ -2,8 +2,9 @@
  * Which tiles a window needs. Level `k` has one row for `4^k` units, so a million units are seven levels; tiles are
  * 256 rows by all records. Keys hold all that a tile depends on, so a tile never changes.
  */
-import type { Order, ThresholdValues } from "../api/types";
+
 import { thresholdText } from "../api/api";
+import type { Order, ThresholdValues } from "../api/types";
 import type { Viewport } from "./viewport";
 
 /** Everything but level and place: two windows on the same source share tiles. */
@@ -71,7 +72,11 @@ export function parentOf({ source, level, tile }: TileKey): TileKey | null {
 }
 
 /** The tile and its row that hold a row of level 0. */
-export function placeOf(source: TileSource, row: number, level: number): { readonly key: TileKey; readonly row: number } {
+export function placeOf(
+  source: TileSource,
+  row: number,
+  level: number,
+): { readonly key: TileKey; readonly row: number } {
   const levelRow = Math.floor(row / unitsPerRow(level));
   const tile = Math.floor(levelRow / source.tileRows);
   return { key: { source, level, tile }, row: levelRow - tile * source.tileRows };

@@ -27,7 +27,7 @@ export interface Cell {
 /** Closer than this many records or rows one cannot zoom. */
 const CLOSEST = 4;
 
-export function fit(extent: Extent): Viewport {
+export function whole(extent: Extent): Viewport {
   return { left: 0, right: Math.max(1, extent.records), top: 0, bottom: Math.max(1, extent.rows) };
 }
 

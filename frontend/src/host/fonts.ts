@@ -5,7 +5,8 @@ export function adoptFonts(host: Document): void {
     for (const sheet of host.styleSheets) {
       const base = sheet.href ?? host.baseURI;
       for (const rule of sheet.cssRules) {
-        if (/^@font-face[^]*font-family:\s*["']?Roboto\b/.test(rule.cssText)) faces.push(absolute(rule.cssText, base));
+        if (/^@font-face[\s\S]*font-family:\s*["']?Roboto\b/.test(rule.cssText))
+          faces.push(absolute(rule.cssText, base));
       }
     }
     if (faces.length === 0) return;

@@ -18,7 +18,10 @@ export function listenForReload(parent: Window | null, callback: () => void, pol
       if (!document.hidden && window.innerHeight > 0) callback();
     }, poll);
   };
-  if (!parent) return startPolling();
+  if (!parent) {
+    startPolling();
+    return;
+  }
   const patience = window.setTimeout(startPolling, ANSWER_MILLISECONDS);
   try {
     const { port1: port, port2: theirs } = new MessageChannel();

@@ -1,0 +1,86 @@
+/** The tab: bar, view, and what opens beside it. */
+import { useSignalEffect } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { Bar } from "./bar/bar";
+import { ThresholdsPanel } from "./bar/thresholds_panel";
+import { PALETTES, inkOn } from "./domain/palette";
+import { STATE_LABELS } from "./domain/states";
+import { EmptyState } from "./help/empty";
+import { Help } from "./help/help";
+import { listenForShortcuts } from "./help/shortcuts";
+import { LayerView } from "./layer/layer_view";
+import { OverviewView } from "./overview/overview";
+import { StoreContext } from "./state/context";
+import type { Store } from "./state/store";
+import { Failure, Skeleton } from "./ui/notices";
+import { UnitDrawer } from "./unit/drawer";
+
+export function App({ store }: { readonly store: Store }) {
+  const root = useRef<HTMLDivElement>(null);
+  const theme = store.host.theme.value;
+  useSignalEffect(() => paintRoot(store));
+  useEffect(() => (root.current ? listenForShortcuts(root.current) : undefined), []);
+  useEffect(() => (root.current ? watchVisibility(root.current, store) : undefined), [store]);
+  return (
+    <StoreContext.Provider value={store}>
+      <div ref={root} class="app" data-theme={theme}>
+        <Content store={store} />
+      </div>
+    </StoreContext.Provider>
+  );
+}
+
+function Content({ store }: { readonly store: Store }) {
+  const { value: runs, error } = store.runs.state.value;
+  const { layer, unit, panel } = store.place.value;
+  if (!runs) {
+    return (
+      <main class="view">
+        {error ? <Failure error={error} retry={store.runs.retry} /> : <Skeleton height={120} label="Loading the runs" />}
+      </main>
+    );
+  }
+  if (runs.runs.length === 0) return <EmptyState notes={runs.notes} />;
+  const open = ["body", panel === "thresholds" && "with-thresholds", layer !== null && unit !== null && "with-drawer"];
+  return (
+    <>
+      <Bar />
+      {error && <Failure error={error} retry={store.runs.retry} />}
+      <div class={open.filter(Boolean).join(" ")}>
+        {panel === "thresholds" && <ThresholdsPanel />}
+        {layer === null ? <OverviewView /> : <LayerView />}
+        {layer !== null && unit !== null && <UnitDrawer />}
+      </div>
+      {panel === "help" && <Help />}
+    </>
+  );
+}
+
+/** State colours as custom properties, and the theme on the page itself. */
+function paintRoot(store: Store): void {
+  const theme = store.host.theme.value;
+  const { style } = document.documentElement;
+  for (const label of STATE_LABELS) {
+    style.setProperty(`--state-${label}`, PALETTES[theme][label]);
+    style.setProperty(`--ink-${label}`, inkOn(PALETTES[theme][label]));
+  }
+  document.documentElement.dataset.theme = theme;
+  document.documentElement.lang = "en";
+}
+
+/** TensorBoard keeps hidden tabs alive at zero height: nothing is loaded or drawn there. */
+function watchVisibility(element: HTMLElement, store: Store): () => void {
+  const update = (): void => {
+    store.awake.value = !document.hidden && window.innerHeight > 0 && window.innerWidth > 0;
+  };
+  const observer = new ResizeObserver(update);
+  observer.observe(element);
+  window.addEventListener("resize", update);
+  document.addEventListener("visibilitychange", update);
+  update();
+  return () => {
+    observer.disconnect();
+    window.removeEventListener("resize", update);
+    document.removeEventListener("visibilitychange", update);
+  };
+}

@@ -1,0 +1,112 @@
+/** The bar that stays: where the reader is, what part of the run is shown, and by which measure. */
+import { count, counted } from "../domain/format";
+import { useStore } from "../state/context";
+import { Chooser } from "../ui/chooser";
+import { Icon } from "../ui/icons";
+import { Legend } from "./legend";
+import { StepRange } from "./step_range";
+import { VerdictNote } from "./verdict_note";
+
+export function Bar() {
+  const store = useStore();
+  return (
+    <header class="bar">
+      <div class="bar-row">
+        <RunChooser />
+        <LayerChooser />
+        <span class="spacer" />
+        <StepRange />
+        <ThresholdButton />
+        <ExportLink />
+        <button
+          type="button"
+          class="button icon"
+          aria-label="Help"
+          title="Help (?)"
+          data-shortcut="?"
+          onClick={() => store.go({ panel: "help" })}
+        >
+          <Icon name="help" />
+        </button>
+      </div>
+      <div class="bar-row legend-row">
+        <Legend />
+        <span class="spacer" />
+        <VerdictNote />
+      </div>
+    </header>
+  );
+}
+
+function RunChooser() {
+  const store = useStore();
+  const runs = store.runs.state.value.value?.runs ?? [];
+  const current = store.run.value?.run ?? "–";
+  return (
+    <Chooser
+      label="Run"
+      current={current}
+      choices={runs.map(({ run, last_step }) => ({ value: run, text: run, note: `to step ${count(last_step)}` }))}
+      onChoose={(run) => store.go({ run, unit: null, rows: null, steps: null })}
+    />
+  );
+}
+
+const ALL = "\n";
+
+function LayerChooser() {
+  const store = useStore();
+  const layers = store.overview.state.value.value?.layers ?? [];
+  const choices = layers.map(({ layer, units, level }) => ({
+    value: layer,
+    text: layer,
+    note: counted(units, "unit"),
+    mark: level,
+  }));
+  return (
+    <Chooser
+      label="Layer"
+      shortcut="/"
+      current={store.place.value.layer ?? "All layers"}
+      choices={[{ value: ALL, text: "All layers", note: "overview" }, ...choices]}
+      onChoose={(layer) => store.go({ layer: layer === ALL ? null : layer, unit: null, rows: null })}
+    />
+  );
+}
+
+function ThresholdButton() {
+  const store = useStore();
+  const { panel, thresholds } = store.place.value;
+  const changed = Object.keys(thresholds).length;
+  const open = panel === "thresholds";
+  return (
+    <button
+      type="button"
+      class="button"
+      aria-pressed={open}
+      onClick={() => store.go({ panel: open ? null : "thresholds" })}
+    >
+      <Icon name="sliders" />
+      Thresholds
+      {changed > 0 && <span class="badge">{changed} changed</span>}
+    </button>
+  );
+}
+
+function ExportLink() {
+  const store = useStore();
+  const run = store.run.value;
+  const { layer, thresholds } = store.place.value;
+  if (!run) return null;
+  return (
+    <a
+      class="button"
+      href={store.api.exportAddress(run.run, layer, thresholds)}
+      download=""
+      title={layer === null ? "All units of the run as CSV" : `All units of ${layer} as CSV`}
+    >
+      <Icon name="download" />
+      CSV
+    </a>
+  );
+}

@@ -1,0 +1,155 @@
+/** Where the values of a layer's units lie at each step: a strip of histograms, drawn. Pure but for the canvas. */
+import type { Distribution } from "../api/types";
+import { placeOf, type ValueScale } from "../domain/lookup";
+import { along, PALETTES, parseHex, type Rgb, SEQUENTIAL, type Theme, ZERO } from "../domain/palette";
+import type { Range, StepScale } from "../domain/steps";
+
+/** Height of the bars of exact zeros and of non-finite values, and what parts them from the rest. */
+export const BAR = 12;
+export const BAR_GAP = 3;
+
+export interface Bands {
+  /** Main area, in pixels from the top. */
+  readonly top: number;
+  readonly bottom: number;
+  readonly zeros: number | null;
+  readonly nonFinite: number | null;
+}
+
+/** Exact zeros below, non-finite values above, where there are any. */
+export function bandsOf(data: Distribution, height: number): Bands {
+  const zeros = data.zeros.some((units) => units > 0);
+  const broken = data.non_finite.some((units) => units > 0);
+  return {
+    top: broken ? BAR + BAR_GAP : 0,
+    bottom: zeros ? height - BAR - BAR_GAP : height,
+    zeros: zeros ? height - BAR : null,
+    nonFinite: broken ? 0 : null,
+  };
+}
+
+export function scaleOf(data: Distribution): ValueScale {
+  return { kind: data.scale, low: data.edges[0] ?? 0, high: data.edges.at(-1) ?? 1 };
+}
+
+/** Position of a value in the main area, 0 at its bottom. */
+export function heightOf(scale: ValueScale, value: number): number {
+  return placeOf(scale, value);
+}
+
+export interface Column {
+  readonly index: number;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Each histogram reaches from its record to the next one that has a histogram. */
+export function columnsOf(data: Distribution, steps: StepScale): Column[] {
+  const starts = data.steps.map((step) => steps.recordOf(step));
+  return starts.map((from, index) => ({ index, from, to: starts[index + 1] ?? Math.max(from + 1, steps.records) }));
+}
+
+export interface DistributionDrawing {
+  readonly data: Distribution;
+  readonly columns: readonly Column[];
+  readonly range: Range;
+  readonly width: number;
+  readonly height: number;
+  readonly theme: Theme;
+  readonly units: number;
+}
+
+export function drawDistribution(context: CanvasRenderingContext2D, drawing: DistributionDrawing): void {
+  const { data, columns, range, width, height, theme, units } = drawing;
+  const bands = bandsOf(data, height);
+  const ramp = SEQUENTIAL[theme].map(parseHex);
+  const x = (position: number): number => Math.round(((position - range.start) / (range.stop - range.start)) * width);
+  const bins = Math.max(1, data.edges.length - 1);
+  const rows = Array.from({ length: bins + 1 }, (_, bin) =>
+    Math.round(bands.bottom - ((bands.bottom - bands.top) * bin) / bins),
+  );
+  for (const { index, from, to } of columns) {
+    if (to <= range.start || from >= range.stop) continue;
+    const [left, right] = [x(from), x(to)];
+    const across = Math.max(1, right - left);
+    data.counts[index]?.forEach((count, bin) => {
+      if (count === 0) return;
+      context.fillStyle = css(along(ramp, density(count, units)));
+      context.fillRect(left, rows[bin + 1] as number, across, (rows[bin] as number) - (rows[bin + 1] as number));
+    });
+    bar(context, left, across, bands.zeros, data.zeros[index] ?? 0, units, ZERO[theme], PALETTES[theme].dead);
+    bar(
+      context,
+      left,
+      across,
+      bands.nonFinite,
+      data.non_finite[index] ?? 0,
+      units,
+      ZERO[theme],
+      PALETTES[theme].non_finite,
+    );
+  }
+}
+
+/** Root of the share, so that few units still show; from a sixth of the ramp on, so that one does. */
+function density(count: number, units: number): number {
+  return 0.16 + 0.84 * Math.min(1, Math.sqrt((count / units) * 2));
+}
+
+function bar(
+  context: CanvasRenderingContext2D,
+  left: number,
+  across: number,
+  top: number | null,
+  count: number,
+  units: number,
+  few: string,
+  all: string,
+): void {
+  if (top === null || count === 0) return;
+  context.fillStyle = css(along([parseHex(few), parseHex(all)], count / units));
+  context.fillRect(left, top, across, BAR);
+}
+
+function css([red, green, blue]: Rgb): string {
+  return `rgb(${red},${green},${blue})`;
+}
+
+/** Draws a quantile as a step line; parts without a value are left open. */
+export function drawQuantile(
+  context: CanvasRenderingContext2D,
+  drawing: DistributionDrawing,
+  values: readonly (number | null)[],
+): void {
+  const { data, columns, range, width, height } = drawing;
+  const [bands, scale] = [bandsOf(data, height), scaleOf(data)];
+  let open = false;
+  context.beginPath();
+  for (const { index, from, to } of columns) {
+    const value = values[index];
+    if (value === null || value === undefined || (data.scale === "log" && value <= 0)) {
+      open = false;
+      continue;
+    }
+    const y = bands.bottom - (bands.bottom - bands.top) * heightOf(scale, value);
+    const place = (position: number): number => ((position - range.start) / (range.stop - range.start)) * width;
+    if (open) context.lineTo(place(from), y);
+    else context.moveTo(place(from), y);
+    context.lineTo(place(to), y);
+    open = true;
+  }
+  context.stroke();
+}
+
+/** Round values for the axis: powers of ten on a log scale, ends and middle (zero where it is inside) otherwise. */
+export function valueTicks(scale: ValueScale, most = 4): number[] {
+  if (scale.kind === "linear") {
+    const middle = scale.low < 0 && scale.high > 0 ? 0 : (scale.low + scale.high) / 2;
+    return [scale.low, middle, scale.high];
+  }
+  const [low, high] = [Math.ceil(Math.log10(scale.low) - 1e-9), Math.floor(Math.log10(scale.high) + 1e-9)];
+  const stride = Math.max(1, Math.ceil((high - low + 1) / most));
+  const ticks: number[] = [];
+  for (let power = high; power >= low; power -= stride) ticks.unshift(10 ** power);
+  return ticks.length > 0 ? ticks : [scale.low, scale.high];
+}

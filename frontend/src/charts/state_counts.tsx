@@ -1,0 +1,110 @@
+/** Flagged units over steps, on the heatmap's axis. */
+import { type ReadonlySignal, useComputed } from "@preact/signals";
+import { useRef } from "preact/hooks";
+import { count, percent } from "../domain/format";
+import { isFlagged, WORST_FIRST } from "../domain/states";
+import type { HeatmapModel } from "../heatmap/model";
+import { useStore } from "../state/context";
+import { DataTable } from "../ui/data_table";
+import { fitCanvas, useFrame } from "../ui/frame";
+import { Panel } from "../ui/panel";
+import { useSize } from "../ui/size";
+import { Swatch } from "../ui/swatch";
+import { PlotRow } from "./plot_row";
+import { drawStack, roundTop, type StateSeries } from "./stack";
+
+const HEIGHT = 96;
+
+export function StateCounts({ model }: { readonly model: HeatmapModel }) {
+  const store = useStore();
+  const answer = model.layer.value;
+  if (!answer) return null;
+  const seen = WORST_FIRST.filter((label) => answer.counts[label]?.some((units) => units > 0));
+  const table = () => (
+    <DataTable
+      caption={`Units of layer ${answer.layer} by state at each record`}
+      rows={answer.steps.map((step, record) => ({ step, record }))}
+      columns={[
+        { title: "step", numeric: true, cell: ({ step }) => count(step) },
+        ...seen.map((label) => ({
+          title: label,
+          numeric: true,
+          cell: ({ record }: { record: number }) => count(answer.counts[label]?.[record] ?? 0),
+        })),
+      ]}
+    />
+  );
+  const top = topOf(answer.counts, answer.units);
+  const last = answer.steps.length - 1;
+  const flagged = seen.filter(isFlagged);
+  return (
+    <Panel
+      name="counts"
+      title="Flagged units"
+      note={flagged.length === 0 ? "none at any step" : `share of ${count(answer.units)} units, by state`}
+      table={table}
+    >
+      <PlotRow
+        model={model}
+        height={HEIGHT}
+        label={`Flagged units of layer ${answer.layer} over steps`}
+        ticks={[0, top / 2, top].map((share) => ({ share: share / top, text: percent(share) }))}
+        side={flagged.slice(0, 4).map((label) => (
+          <span key={label} class="side-label" title={`${label} at step ${count(answer.steps[last] ?? 0)}`}>
+            <Swatch state={label} size={11} />
+            {count(answer.counts[label]?.[last] ?? 0)}
+          </span>
+        ))}
+      >
+        <Stack series={answer.counts} model={model} top={top} awake={store.awake} />
+      </PlotRow>
+    </Panel>
+  );
+}
+
+interface StackProps {
+  readonly series: StateSeries;
+  readonly model: HeatmapModel;
+  readonly top: number;
+  readonly awake: ReadonlySignal<boolean>;
+}
+
+function Stack({ series, model, top, awake }: StackProps) {
+  const store = useStore();
+  const { ref, size } = useSize<HTMLDivElement>();
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const range = useComputed(() => ({ start: model.view.value.left, stop: model.view.value.right }));
+  useFrame(() => {
+    const [{ width, height }, shown] = [size.value, range.value];
+    const [theme, hidden, records] = [store.host.theme.value, store.hidden.value, model.extent.value.records];
+    const element = canvas.current;
+    if (!element || width === 0 || height === 0 || !awake.value) return null;
+    return () => {
+      const ratio = fitCanvas(element, width, height);
+      const context = element.getContext("2d");
+      if (!context) return;
+      context.setTransform(ratio, 0, 0, ratio, 0, 0);
+      context.clearRect(0, 0, width, height);
+      drawStack(context, { series, range: shown, records, width, height, theme, hidden, top });
+    };
+  }, [series, top, model]);
+  return (
+    <div ref={ref} class="fill">
+      <canvas ref={canvas} />
+    </div>
+  );
+}
+
+/** The axis reaches as far as flagged units ever did: two in a hundred must be readable too. */
+function topOf(series: StateSeries, units: number): number {
+  const flagged = WORST_FIRST.filter(isFlagged);
+  const records = Math.max(0, ...flagged.map((label) => series[label]?.length ?? 0));
+  let most = 0;
+  for (let record = 0; record < records; record++) {
+    most = Math.max(
+      most,
+      flagged.reduce((sum, label) => sum + (series[label]?.[record] ?? 0), 0),
+    );
+  }
+  return roundTop(most / Math.max(1, units));
+}

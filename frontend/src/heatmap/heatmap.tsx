@@ -1,0 +1,130 @@
+/** Units x records, painted from tiles. */
+import { useComputed } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { CursorLine } from "../charts/cursor";
+import { useStore } from "../state/context";
+import { fitCanvas, useFrame } from "../ui/frame";
+import { useSize } from "../ui/size";
+import { drawDetail, drawScene, type Scene } from "./draw";
+import { listen } from "./gestures";
+import { press } from "./keyboard";
+import { CellMarks } from "./marks";
+import { Minimap } from "./minimap";
+import type { HeatmapModel } from "./model";
+import { worstIn } from "./readout_text";
+import { RowAxis } from "./row_axis";
+import { rowsAt, type TileSource, tilesIn } from "./tiles";
+import { type Cell, xOf } from "./viewport";
+
+export function Heatmap({ model }: { readonly model: HeatmapModel }) {
+  const store = useStore();
+  const { ref, size } = useSize<HTMLDivElement>();
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const height = model.height.value;
+
+  const open = async (cell: Cell): Promise<void> => {
+    model.focus.value = cell;
+    const source = model.stateSource.peek();
+    const row = source ? await worstIn(source, model, cell) : cell.row;
+    model.focus.value = { ...cell, row };
+    store.go({ unit: model.unitAt(row) });
+  };
+
+  usePainting(model, canvas, size);
+  useEffect(() => {
+    const element = ref.current;
+    if (!element) return;
+    return listen(element, {
+      view: () => model.view.peek(),
+      extent: () => model.extent.peek(),
+      size: () => size.peek(),
+      moveTo: model.moveTo,
+      hover: (cell) => {
+        model.hover.value = cell;
+        store.cursor.value = cell ? model.steps.peek().stepAt(cell.record) : null;
+      },
+      select: (selection) => {
+        model.selection.value = selection;
+      },
+      open: (cell) => void open(cell),
+    });
+  }, [model]);
+
+  const cursor = useComputed(() => {
+    const step = store.cursor.value;
+    return step === null ? null : xOf(model.view.value, size.value, model.steps.value.recordOf(step) + 0.5);
+  });
+
+  return (
+    <div class="plot-row" style={{ height: `${height}px` }}>
+      <RowAxis model={model} height={height} />
+      <div
+        ref={ref}
+        class="heatmap"
+        role="application"
+        aria-roledescription="heatmap"
+        aria-label={`Units by steps of layer ${model.layer.value?.layer ?? ""}. Arrow keys move the focused cell.`}
+        tabIndex={0}
+        onKeyDown={(event) => {
+          if (press(model, event, (cell) => void open(cell))) event.preventDefault();
+        }}
+        onFocus={() => {
+          if (model.focus.peek() === null && ref.current?.matches(":focus-visible"))
+            press(model, new KeyboardEvent("keydown", { key: "ArrowRight" }), () => {});
+        }}
+      >
+        <canvas ref={canvas} />
+        <CellMarks model={model} size={size} />
+        <CursorLine x={cursor} />
+      </div>
+      <Minimap model={model} height={height} />
+    </div>
+  );
+}
+
+/** Asks for the tiles in the window and draws those that are here. */
+function usePainting(
+  model: HeatmapModel,
+  canvas: { readonly current: HTMLCanvasElement | null },
+  size: ReturnType<typeof useSize>["size"],
+): void {
+  const store = useStore();
+  const complete = useRef<TileSource | null>(null);
+  useFrame(() => {
+    const [source, painter, view, { width, height }] = [
+      model.source.value,
+      model.painter.value,
+      model.view.value,
+      size.value,
+    ];
+    const level = model.level.value;
+    const [theme, hidden] = [store.host.theme.value, store.hidden.value];
+    void model.arrivals.value;
+    const element = canvas.current;
+    if (!element || !source || width === 0 || height === 0 || !store.awake.value) return null;
+    return () => {
+      const scale = fitCanvas(element, width, height);
+      const context = element.getContext("2d");
+      if (!context) return;
+      const coarsest = tilesIn(source, view, source.levels - 1, 0);
+      model.tiles.want([...tilesIn(source, view, level), ...coarsest, ...tilesIn(source, view, level, 1)]);
+      if (!painter) return;
+      const before = sameRows(complete.current, source) ? complete.current : null;
+      const scene: Scene = { view, size: { width, height }, scale, source, level, before, painter };
+      if (drawScene(context, scene, model.tiles)) complete.current = source;
+      drawDetail(context, scene, model.tiles, theme, hidden);
+    };
+  }, [model]);
+}
+
+/** Whether an older picture shows the same rows, merely with other verdicts or fewer records. */
+function sameRows(before: TileSource | null, now: TileSource): boolean {
+  return (
+    before !== null &&
+    before.run === now.run &&
+    before.layer === now.layer &&
+    before.what === now.what &&
+    before.order === now.order &&
+    rowsAt(before, 0) === rowsAt(now, 0)
+  );
+}

@@ -1,0 +1,85 @@
+/** The line below the heatmap: the cell under the pointer, else the focused one; spoken where focus moved it. */
+import type { ReadonlySignal } from "@preact/signals";
+import { useEffect, useState } from "preact/hooks";
+import { count, number } from "../domain/format";
+import { useStore } from "../state/context";
+import { StateName } from "../ui/swatch";
+import type { HeatmapModel } from "./model";
+import { askExact, type Readout, readoutOf, sentenceOf } from "./readout_text";
+import type { Cell } from "./viewport";
+
+const REST_MILLISECONDS = 60;
+const SPEAK_MILLISECONDS = 250;
+
+interface Props {
+  readonly model: HeatmapModel;
+}
+
+export function CellReadout({ model }: Props) {
+  const store = useStore();
+  const cell = model.hover.value ?? model.focus.value;
+  void model.arrivals.value;
+  useExactCells(model, cell);
+  const readout = cell ? readoutOf(model, cell, store.statistic.value) : null;
+  return (
+    <div class="readout">
+      {readout ? (
+        <Facts readout={readout} />
+      ) : (
+        <span class="hint">Point at a cell, or press an arrow key, to read it.</span>
+      )}
+      <Spoken model={model} focus={model.focus} />
+    </div>
+  );
+}
+
+function Facts({ readout }: { readonly readout: Readout }) {
+  return (
+    <>
+      <b>unit {count(readout.unit)}</b>
+      <span>step {count(readout.step)}</span>
+      {readout.state === null ? <span class="hint">…</span> : <StateName state={readout.state} />}
+      {readout.statistic !== null && readout.value !== null && (
+        <span>
+          {readout.statistic} <b>{Number.isNaN(readout.value) ? "not recorded" : number(readout.value)}</b>
+        </span>
+      )}
+      {readout.group !== null && <span class="hint">{readout.group}</span>}
+    </>
+  );
+}
+
+/** Once the pointer rests, the tiles with the exact cells are asked for. */
+function useExactCells(model: HeatmapModel, cell: Cell | null): void {
+  const [, refresh] = useState(0);
+  useEffect(() => {
+    if (!cell) return;
+    const timer = window.setTimeout(() => {
+      void askExact(model, cell).then(() => refresh((times) => times + 1));
+    }, REST_MILLISECONDS);
+    return () => window.clearTimeout(timer);
+  }, [cell?.row, cell?.record, model]);
+}
+
+interface SpokenProps extends Props {
+  readonly focus: ReadonlySignal<Cell | null>;
+}
+
+function Spoken({ model, focus }: SpokenProps) {
+  const store = useStore();
+  const [text, setText] = useState("");
+  const cell = focus.value;
+  useEffect(() => {
+    if (!cell) return;
+    const timer = window.setTimeout(async () => {
+      await askExact(model, cell);
+      setText(sentenceOf(readoutOf(model, cell, store.statistic.peek())));
+    }, SPEAK_MILLISECONDS);
+    return () => window.clearTimeout(timer);
+  }, [cell, model]);
+  return (
+    <span class="sr-only" aria-live="polite">
+      {text}
+    </span>
+  );
+}

@@ -1,0 +1,21 @@
+/** Entry of the TensorBoard plugin: the page imports this module and calls `render()`. */
+import { h, render as renderInto } from "preact";
+import uplotStyles from "uplot/dist/uPlot.min.css?inline";
+import { Api } from "./api/api";
+import { App } from "./app";
+import { connect } from "./host/tensorboard";
+import { createStore } from "./state/store";
+import base from "./style/base.css?inline";
+import charts from "./style/charts.css?inline";
+import controls from "./style/controls.css?inline";
+import tokens from "./style/tokens.css?inline";
+import views from "./style/views.css?inline";
+
+export function render(): void {
+  const style = document.createElement("style");
+  style.textContent = [uplotStyles, tokens, base, controls, charts, views].join("\n");
+  document.head.append(style);
+  const root = document.createElement("div");
+  document.body.append(root);
+  renderInto(h(App, { store: createStore(new Api(), connect()) }), root);
+}

@@ -1,0 +1,100 @@
+/** One layer: which units do what, when; and how a statistic spreads across them. */
+import { useEffect, useMemo } from "preact/hooks";
+import { DistributionChart } from "../charts/distribution_chart";
+import { StateCounts } from "../charts/state_counts";
+import { StepAxis } from "../charts/step_axis";
+import { Heatmap } from "../heatmap/heatmap";
+import { createHeatmapModel, type HeatmapModel } from "../heatmap/model";
+import { CellReadout } from "../heatmap/readout";
+import { useStore } from "../state/context";
+import { Failure, Skeleton } from "../ui/notices";
+import { Panel } from "../ui/panel";
+import { useSize } from "../ui/size";
+import { ColorScale } from "./color_scale";
+import { HeatmapTools } from "./heatmap_tools";
+import { LayerHeader } from "./layer_header";
+import { SelectionBar } from "./selection_bar";
+import { UnitTable } from "./unit_table";
+
+export function LayerView() {
+  const store = useStore();
+  const model = useMemo(() => createHeatmapModel(store), [store]);
+  useEffect(() => () => model.dispose(), [model]);
+  const { value: layer, error, loading } = store.layer.state.value;
+  if (!layer) {
+    return (
+      <main class="view">
+        {error ? (
+          <Failure error={error} retry={store.layer.retry}>
+            <button type="button" class="button" onClick={() => store.go({ layer: null, unit: null })}>
+              Back to the overview
+            </button>
+          </Failure>
+        ) : (
+          <LayerSkeleton />
+        )}
+      </main>
+    );
+  }
+  return (
+    <main class={loading ? "view refreshing" : "view"}>
+      <LayerHeader layer={layer} />
+      {error && <Failure error={error} retry={store.layer.retry} />}
+      {layer.records === 0 ? (
+        <p class="notice">This layer has no records yet. They appear here as training goes on.</p>
+      ) : (
+        <>
+          <Panel
+            name="heatmap"
+            title="Units over steps"
+            tools={<HeatmapTools model={model} />}
+            table={() => <UnitTable model={model} />}
+          >
+            <TileFailure model={model} />
+            <Heatmap model={model} />
+            <SharedAxis model={model} />
+            <div class="readout-row">
+              <CellReadout model={model} />
+              <span class="spacer" />
+              <ColorScale model={model} />
+            </div>
+            <SelectionBar model={model} />
+          </Panel>
+          <StateCounts model={model} />
+          <DistributionChart model={model} />
+          <SharedAxis model={model} />
+        </>
+      )}
+    </main>
+  );
+}
+
+function SharedAxis({ model }: { readonly model: HeatmapModel }) {
+  const { ref, size } = useSize<HTMLDivElement>();
+  const { left, right } = model.view.value;
+  return (
+    <div class="plot-row axis-row">
+      <span />
+      <div ref={ref}>
+        <StepAxis scale={model.steps.value} range={{ start: left, stop: right }} width={size.value.width} />
+      </div>
+    </div>
+  );
+}
+
+function TileFailure({ model }: { readonly model: HeatmapModel }) {
+  void model.arrivals.value;
+  const error = model.tiles.failure;
+  return error && <Failure error={error} retry={() => model.tiles.retry()} />;
+}
+
+function LayerSkeleton() {
+  return (
+    <>
+      <Skeleton height={56} label="Loading the layer" />
+      <Skeleton height={360} />
+      <Skeleton height={96} />
+      <Skeleton height={148} />
+    </>
+  );
+}

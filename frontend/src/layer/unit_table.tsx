@@ -1,0 +1,78 @@
+/** The heatmap's twin: the units on screen with their present state and what decided it. */
+import { useEffect, useState } from "preact/hooks";
+import type { ApiError } from "../api/result";
+import type { UnitRow, UnitsAnswer } from "../api/types";
+import { count, counted, number } from "../domain/format";
+import type { HeatmapModel } from "../heatmap/model";
+import { useStore } from "../state/context";
+import { DataTable } from "../ui/data_table";
+import { Failure, Skeleton } from "../ui/notices";
+import { StateName } from "../ui/swatch";
+
+const LIMIT = 500;
+
+export function UnitTable({ model }: { readonly model: HeatmapModel }) {
+  const store = useStore();
+  const { answer, error, retry } = useUnits(model);
+  if (error) return <Failure error={error} retry={retry} />;
+  if (!answer) return <Skeleton height={240} />;
+  const statistic = store.statistic.value;
+  return (
+    <>
+      <DataTable<UnitRow>
+        caption={`Units of layer ${model.layer.value?.layer ?? ""}`}
+        rows={answer.units}
+        columns={[
+          {
+            title: "unit",
+            numeric: true,
+            cell: ({ unit }) => (
+              <button type="button" class="link" onClick={() => store.go({ unit })}>
+                {count(unit)}
+              </button>
+            ),
+          },
+          { title: "state", cell: ({ state }) => <StateName state={state} /> },
+          { title: "since step", numeric: true, cell: ({ since_step }) => number(since_step) },
+          { title: "examples", numeric: true, cell: ({ examples }) => number(examples) },
+          { title: "rate at most", numeric: true, cell: ({ rate_upper_bound }) => number(rate_upper_bound) },
+          ...(statistic === null
+            ? []
+            : [{ title: statistic, numeric: true, cell: (row: UnitRow) => number(row.statistics[statistic]) }]),
+          { title: "why", cell: ({ why }) => why },
+        ]}
+      />
+      {answer.matching > answer.units.length && (
+        <p class="hint">
+          The first {counted(answer.units.length, "unit")} of {count(answer.matching)}. Export has all of them.
+        </p>
+      )}
+    </>
+  );
+}
+
+interface Units {
+  readonly answer: UnitsAnswer | null;
+  readonly error: ApiError | null;
+  readonly retry: () => void;
+}
+
+function useUnits(model: HeatmapModel): Units {
+  const store = useStore();
+  const [found, setFound] = useState<Omit<Units, "retry">>({ answer: null, error: null });
+  const [attempt, setAttempt] = useState(0);
+  const query = store.query.value;
+  const { order, rows } = store.place.value;
+  const version = model.layer.value?.version;
+  useEffect(() => {
+    if (!query) return;
+    const controller = new AbortController();
+    const window_ = rows ? { first: rows[0], last: rows[1] } : {};
+    void store.api.units({ ...query, ...window_, order, limit: LIMIT }, controller.signal).then((result) => {
+      if (controller.signal.aborted) return;
+      setFound(result.ok ? { answer: result.value, error: null } : { answer: null, error: result.error });
+    });
+    return () => controller.abort();
+  }, [query, order, rows, version, attempt]);
+  return { ...found, retry: () => setAttempt((times) => times + 1) };
+}

@@ -1,0 +1,77 @@
+/** What the verdicts rest on, and what is missing. */
+import type { ComponentChildren } from "preact";
+import type { Overview } from "../api/types";
+import { count, percent, seconds } from "../domain/format";
+import { useStore } from "../state/context";
+
+export function DataQuality({ overview }: { readonly overview: Overview }) {
+  const store = useStore();
+  const notes = [...overview.notes, ...(store.runs.state.value.value?.notes ?? [])];
+  const { overhead, overhead_seconds: spent, every, interval, statistics_interval: sparse } = overview;
+  const pace = every ?? interval;
+  return (
+    <section class="panel quality" aria-label="Data quality">
+      <header class="panel-head">
+        <h2>Data quality</h2>
+      </header>
+      <dl>
+        <Fact
+          name="Records"
+          warn={overview.records < overview.records_written}
+          value={`${count(overview.records)} of ${count(overview.records_written)} written`}
+        />
+        <Fact name="Statistics" value={sparse <= 1 ? "in every record" : `in every ${count(sparse)}th record`} />
+        {pace !== null && (
+          <Fact
+            name="Observed"
+            value={`${pace === 1 ? "every step" : `every ${count(pace)} steps`}${every === null ? ", chosen by the writer" : ""}`}
+          />
+        )}
+        {overhead !== null && (
+          <Fact
+            name="Overhead"
+            value={`${percent(overhead)} of training time${spent === null ? "" : `, ${seconds(spent)}`}`}
+          />
+        )}
+        <Fact name="Skipped layers" warn={overview.skipped.length > 0} value={count(overview.skipped.length)}>
+          {overview.skipped.map(({ layer, reason }) => (
+            <li key={layer}>
+              <span class="name">{layer}</span>: {reason}
+            </li>
+          ))}
+        </Fact>
+        <Fact name="Monitor errors" warn={overview.errors.length > 0} value={count(overview.errors.length)}>
+          {overview.errors.map((error) => (
+            <li key={error}>{error}</li>
+          ))}
+        </Fact>
+        {notes.length > 0 && (
+          <Fact name="Left out while reading" warn value={count(notes.length)}>
+            {notes.map((note) => (
+              <li key={note}>{note}</li>
+            ))}
+          </Fact>
+        )}
+      </dl>
+    </section>
+  );
+}
+
+interface FactProps {
+  readonly name: string;
+  readonly value: string;
+  readonly warn?: boolean;
+  readonly children?: ComponentChildren;
+}
+
+function Fact({ name, value, warn = false, children }: FactProps) {
+  return (
+    <div class={warn ? "fact warn" : "fact"}>
+      <dt>{name}</dt>
+      <dd>
+        {value}
+        {warn && <ul>{children}</ul>}
+      </dd>
+    </div>
+  );
+}

@@ -1,0 +1,78 @@
+/** Judgements on the run: a cause, what supports it, what it rules out, and what to do. */
+import type { Finding } from "../api/types";
+import { count, percent, phrase } from "../domain/format";
+import { useStore } from "../state/context";
+
+const FOLDED_LAYERS = 6;
+
+export function Findings({ findings }: { readonly findings: readonly Finding[] }) {
+  if (findings.length === 0) return null;
+  return (
+    <section class="findings" aria-label="Findings">
+      {findings.map((finding) => (
+        <Card key={`${finding.cause} ${finding.layers.join()}`} finding={finding} />
+      ))}
+    </section>
+  );
+}
+
+function Card({ finding }: { readonly finding: Finding }) {
+  const store = useStore();
+  const { step } = finding;
+  return (
+    <article class={`finding level-${finding.level}`}>
+      <header>
+        <h2>{phrase(finding.cause)}</h2>
+        <span class={`chip level-${finding.level}`}>{finding.level}</span>
+        {finding.confidence !== null && <span class="hint">confidence {percent(finding.confidence)}</span>}
+      </header>
+      <p class="finding-where">
+        {step !== null && (
+          <button
+            type="button"
+            class="link"
+            title="Show this step in all charts"
+            onMouseEnter={() => {
+              store.cursor.value = step;
+            }}
+            onFocus={() => {
+              store.cursor.value = step;
+            }}
+          >
+            step {count(step)}
+          </button>
+        )}
+        {finding.layers.slice(0, FOLDED_LAYERS).map((layer) => (
+          <button
+            key={layer}
+            type="button"
+            class="link name"
+            onClick={() => store.go({ layer, unit: null, rows: null })}
+          >
+            {layer}
+          </button>
+        ))}
+        {finding.layers.length > FOLDED_LAYERS && (
+          <span class="hint">and {count(finding.layers.length - FOLDED_LAYERS)} more</span>
+        )}
+      </p>
+      <List title="Evidence" items={finding.evidence} />
+      <List title="What to do" items={finding.remedies} />
+      <List title="Ruled out" items={finding.ruled_out} />
+    </article>
+  );
+}
+
+function List({ title, items }: { readonly title: string; readonly items: readonly string[] }) {
+  if (items.length === 0) return null;
+  return (
+    <div class="finding-list">
+      <h3>{title}</h3>
+      <ul>
+        {items.map((item) => (
+          <li key={item}>{item}</li>
+        ))}
+      </ul>
+    </div>
+  );
+}

@@ -1,0 +1,67 @@
+/** A unit's states over steps as one ribbon, and the steps at which they changed. */
+import { useMemo } from "preact/hooks";
+import type { UnitAnswer } from "../api/types";
+import { StepAxis } from "../charts/step_axis";
+import { Strip } from "../charts/strip";
+import { count } from "../domain/format";
+import { STATE_LABELS } from "../domain/states";
+import type { Range, StepScale } from "../domain/steps";
+import { useStore } from "../state/context";
+import { useSize } from "../ui/size";
+import { StateName } from "../ui/swatch";
+
+const SHOWN = 6;
+
+interface Props {
+  readonly value: UnitAnswer;
+  readonly scale: StepScale;
+  readonly range: Range;
+}
+
+export function Ribbon({ value, scale, range }: Props) {
+  const store = useStore();
+  const { ref, size } = useSize<HTMLDivElement>();
+  const series = useMemo(
+    () =>
+      Object.fromEntries(
+        STATE_LABELS.map((label, code) => [label, value.states.map((state) => Number(state === code))]),
+      ),
+    [value],
+  );
+  const latest = value.transitions.slice(-SHOWN).reverse();
+  const older = value.transitions.length - latest.length;
+  return (
+    <section class="ribbon">
+      <h3>States over steps</h3>
+      <div class="ribbon-chart" ref={ref}>
+        <Strip series={series} scale={scale} range={range} label={`States of unit ${value.unit} over steps`} />
+        <StepAxis scale={scale} range={range} width={size.value.width} title={false} />
+      </div>
+      {value.transitions.length === 0 ? (
+        <p class="hint">The state never changed.</p>
+      ) : (
+        <ul class="transitions" aria-label="Changes of state, latest first">
+          {latest.map(({ step, from, to }) => (
+            <li key={`${step} ${to}`}>
+              <button
+                type="button"
+                class="link"
+                title="Show this step in all charts"
+                onMouseEnter={() => {
+                  store.cursor.value = step;
+                }}
+                onFocus={() => {
+                  store.cursor.value = step;
+                }}
+              >
+                step {count(step)}
+              </button>
+              <StateName state={from} /> to <StateName state={to} />
+            </li>
+          ))}
+          {older > 0 && <li class="hint">and {count(older)} before</li>}
+        </ul>
+      )}
+    </section>
+  );
+}
