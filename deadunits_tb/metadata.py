@@ -176,7 +176,7 @@ def _parse_run(fields: Fields) -> RunInfo:
         raise FormatError(f"metadata of a run: {error}") from None
     return RunInfo(
         framework=fields.text("framework"),
-        versions={k: v for k, v in fields.object("versions", Fields({}, "")).scalars().items() if isinstance(v, str)},
+        versions=fields.object("versions", Fields({}, "")).strings(),
         optimizer=fields.object("optimizer", Fields({}, "")).scalars(),
         thresholds=thresholds,
         layers=layers,

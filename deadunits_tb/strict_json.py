@@ -125,8 +125,12 @@ class Fields:
         """A list of strings; an absent one is empty."""
         return tuple(Fields({"": item}, f"{self._what}: {key}").text("") for item in self.array(key, []))
 
+    def strings(self) -> dict[str, str]:
+        """All keys whose value is a string; the rest is ignored."""
+        return {key: value for key, value in self._values.items() if isinstance(value, str)}
+
     def scalars(self) -> dict[str, str | float]:
-        """All keys whose value is a string or a number; the rest is ignored."""
+        """All keys whose value is a string or a number, NaN and Inf among them; the rest is ignored."""
         return {
             key: _NON_FINITE.get(value, value) if isinstance(value, str) else float(value)
             for key, value in self._values.items()
