@@ -21,6 +21,7 @@ VERDICT_BYTES = 2**28
 ORDER_BYTES = 2**25
 REPLY_BYTES = 2**25
 MEDIAN_BYTES = 2**23
+CARRIED_BYTES = 2**27
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Histories:
         self._orders: Cache[Int] = Cache(ORDER_BYTES, lambda order: order.nbytes)
         self.replies: Cache[Reply] = Cache(REPLY_BYTES, lambda reply: len(reply.body))
         self.medians: Cache[dict[str, Float]] = Cache(MEDIAN_BYTES, lambda rows: sum(r.nbytes for r in rows.values()))
+        self.carried: Cache[Int] = Cache(CARRIED_BYTES, lambda counters: counters.nbytes)
 
     def runs(self, query: Query) -> list[RunSummary]:
         """All runs of ours."""
