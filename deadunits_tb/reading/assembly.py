@@ -105,7 +105,7 @@ def _places(group: Sequence[StatesSeries], units: int, limits: Limits, note: Not
     every = -(-len(places) * units // MAX_CELLS)
     if every > 1:
         sizes = f"{count(len(places), 'record')} of {count(units, 'unit')}"
-        note(f"only every {every:,}th of its {sizes} is shown, to save memory")
+        note(f"only one in {every:,} of its {sizes} is shown, to save memory")
     return [places[step] for step in sorted(places)][::-1][::every][::-1]
 
 

@@ -31,14 +31,12 @@ def percent_bound(share: float) -> str:
 
 
 def measured(value: float) -> str:
-    """A measured number to three digits: ``0.0123``, ``4.1e-09``, ``1,230``, ``NaN``."""
+    """A measured number to the two digits that bfloat16 holds: ``0.012``, ``4.1e-09``, ``1,230``, ``NaN``."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
         return "infinity" if value > 0 else "minus infinity"
-    if value == int(value) and abs(value) < 1e6:
-        return f"{int(value):,}"
-    return f"{value:.3g}" if not 1e3 <= abs(value) < 1e6 else f"{value:,.0f}"
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.2g}"
 
 
 def listing(words: Sequence[str], limit: int = 5) -> str:

@@ -117,8 +117,8 @@ def _quality(run: RunHistory) -> list[str]:
         if latest.dropped:
             sentences.append(f"{count(latest.dropped, 'record')} lost because writing could not keep up")
         if latest.statistics_interval > 1:
-            every = f"every {latest.statistics_interval}th record"
-            sentences.append(f"only {every} holds statistics, to keep within the byte budget")
+            one_in = f"one record in {latest.statistics_interval}"
+            sentences.append(f"only {one_in} holds statistics at present, to keep within the byte budget")
         sentences += [f"layer {one.layer} was not observed: {one.reason}" for one in latest.skipped]
         sentences += [f"the monitor said: {error}" for error in latest.errors]
     return [*sentences, *(f"left out: {note}" for note in run.notes)]
