@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 
+import hypothesis
 import pytest
+
+# On a busy machine a single example can take any time; pytest's own limit catches what hangs.
+hypothesis.settings.register_profile("deadunits", deadline=None)
+hypothesis.settings.load_profile("deadunits")
 
 # Before any test imports a framework: a GPU changes results, and TensorFlow talks about its CPU at length.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -37,7 +37,7 @@ def simulate(
     doomed = random.choice(units, int(units * dying), replace=False)
     death = np.full(units, np.iinfo(np.int64).max)
     death[doomed] = random.integers(0, records * OBSERVATIONS * INTERVAL, len(doomed))
-    columns = {s.name: random.random(units) for s in STATISTICS}
+    columns = {s.name: random.uniform(0.5, 1.5, units) for s in STATISTICS}
     carried, memory = Evidence.none(units), Memory.none(units, 0)
     reference = np.zeros(units)
     step = seen = 0

@@ -106,7 +106,7 @@ def test_tags_are_short_and_safe_whatever_the_layer_is_called(layer):
 
 
 def test_a_later_major_version_is_refused_and_says_what_to_do():
-    with pytest.raises(FutureVersionError, match="version 2, .* reads up to 1: update deadunits_tb"):
+    with pytest.raises(FutureVersionError, match=r"version 2, .* reads up to 1: update deadunits_tb"):
         metadata.parse(changed(version=2))
     # Also where nothing else can be understood any more.
     with pytest.raises(FutureVersionError):

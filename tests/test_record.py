@@ -24,7 +24,7 @@ def nearest(value: float) -> float:
         return float(np.copysign(LARGEST, value))
     bits = int(np.float32(size).view(np.uint32)) >> 16
     around = [(float(from_bfloat16_bits(np.array([b], np.uint16))[0]), b) for b in range(max(bits - 1, 1), bits + 2)]
-    distance, _, best = min((abs(x - size), b & 1, x) for x, b in around)
+    *_, best = min((abs(x - size), b & 1, x) for x, b in around)
     return float(np.copysign(best, value))
 
 

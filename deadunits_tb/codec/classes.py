@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from deadunits_tb.record import Int
 
-_MIX = np.random.default_rng(0).integers(2**64, size=64, dtype=np.uint64) | np.uint64(1)
-"""Odd factors that spread the words of a unit over a hash."""
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+"""Odd, and without a pattern in its bits, so that a product spreads the low bits of a word over the high ones."""
 
 
 def find_classes(columns: Int) -> tuple[Int, Int]:
@@ -19,19 +19,22 @@ def find_classes(columns: Int) -> tuple[Int, Int]:
 
     Returns:
         ``[columns, classes]`` the distinct ones, sorted by the first row, and ``[units]`` the class of each unit.
+        Should two distinct ones share a hash, each unit is a class of its own: right, and merely longer.
     """
     units = columns.shape[1]
     words = _words(columns)
     # Sorting one hash is many times faster than sorting several words.
     key = np.zeros(units, np.uint64)
-    for word, factor in zip(words, _MIX, strict=False):
-        key += word * factor
+    for word in words:
+        key ^= word
+        key *= _FACTOR
+        key ^= key >> np.uint64(32)
     keys = np.sort(key)
     keys = keys[np.concatenate(([True], keys[1:] != keys[:-1]))]
     index = np.searchsorted(keys, key)
     member = np.empty(len(keys), np.intp)
     member[index] = np.arange(units)
-    if any((word[member].take(index) != word).any() for word in words):  # different columns share a hash
+    if any((word[member].take(index) != word).any() for word in words):
         member = index = np.arange(units)
     classes = columns[:, member]
     order = np.argsort(classes[0], kind="stable")
