@@ -186,14 +186,14 @@ def test_evidence_goes_on_exactly_from_observation_to_observation(seed, plan):
 
 def test_the_window_of_a_record_counts_what_it_covers():
     accumulator = LayerAccumulator(layer(units=2), T, dataset_examples=100)
-    for step, examples in [(5, 3), (6, 4), (9, 5), (10, 6)]:
+    for step, examples in [(5, 3), (6, 4), (8, 5), (9, 6)]:
         accumulator.add(step, observe_arrays(np.ones((examples, 2, 2)), activation_function="relu"))
         if step == 6:
             assert accumulator.examples == 7
             assert record(accumulator, 6).window.contiguous_examples == 7
-    window = record(accumulator, 10).window
-    assert (window.step, window.first_step, window.examples, window.positions) == (10, 5, 11, 22)
-    assert (window.observations, window.examples_seen, window.contiguous_examples) == (2, 18, 11)  # 7 and 8 were missed
+    window = record(accumulator, 9).window
+    assert (window.step, window.first_step, window.examples, window.positions) == (9, 5, 11, 22)
+    assert (window.observations, window.examples_seen, window.contiguous_examples) == (2, 18, 11)  # 7 was missed
     assert (window.dataset_examples, window.from_start) == (100, True)
     assert accumulator.examples == 0
 
@@ -220,11 +220,19 @@ def test_bad_weights_stay_to_be_seen_until_the_record():
     plain = observe_arrays(np.ones((8, 3)), activation_function="relu")
     accumulator = LayerAccumulator(layer(), T)
     for norm in (1.0, np.nan, 1.0):
-        weights = WeightObservation(norm_in=np.array([norm, 1, 1]), change=np.zeros(3))
+        weights = WeightObservation(norm_in=np.array([norm, 1, 1]))
         accumulator.add(0, dataclasses.replace(plain, weights=weights))
     assert record(accumulator, 0).states[0] == UnitState.NON_FINITE
     accumulator.add(1, dataclasses.replace(plain, weights=WeightObservation(norm_in=np.ones(3))))
     assert record(accumulator, 1).states[0] != UnitState.NON_FINITE
+
+
+def test_a_gradient_that_is_no_number_neither_counts_as_a_signal_nor_as_none():
+    accumulator = LayerAccumulator(layer(units=2), T)
+    for slope in (0.0, np.nan, 0.0):
+        gradients = np.array([[slope, 1.0]] * 8)
+        accumulator.add(0, observe_arrays(np.zeros((8, 2)), activation_function="relu", gradients=gradients))
+    assert record(accumulator, 0).evidence.examples_without_signal.tolist() == [16, 0]
 
 
 def test_another_number_of_units_is_refused():
@@ -263,6 +271,13 @@ def test_chance_does_not_draw_the_reference_up(batch, probability):
     rates = rates_of(np.full(200, probability), batch, max(40, 40_000 // batch))
     assert 0.5 * probability < np.median(rates) < 2 * probability
     assert rates.max() < 4 * probability
+
+
+def test_the_reference_of_a_unit_without_a_finite_output_stays():
+    reference = ReferenceRate(2, T)
+    for fired, known in [(50, True), (0, False), (math.nan, True)]:
+        reference.add(np.array([fired, 50.0]), 100, np.array([known, True]))
+    assert reference.rate.tolist() == [0.5, 0.5]
 
 
 def test_the_reference_rises_fast_and_is_forgotten_slowly():

@@ -100,6 +100,7 @@ def test_the_budget_is_kept_and_used(cost, step, noise):
 def test_an_expensive_compilation_is_worked_off():
     run = Run(ObservationSchedule(), step_seconds=steady(0.01), cost=steady(0.001), first_cost=4.0).go(range(60_000))
     assert run.share_beyond_opening <= 0.0101
+    assert run.observed[:3] == [0, 4, run.intervals[1] + 4]  # what compiling took says nothing about the next
     assert len(run.observed) > 1000
 
 
@@ -118,9 +119,11 @@ def test_the_interval_follows_a_change():
     run.step_seconds = steady(0.1)
     run.go(range(5000, 15_000))
     assert 1 <= schedule.interval <= 3
+    changed = len(run.intervals)
     run.step_seconds = steady(0.001)
     run.go(range(15_000, 100_000))
     assert 150 <= schedule.interval <= 300
+    assert all(after <= 2 * before for before, after in itertools.pairwise(run.intervals[changed - 1 :]))
 
 
 def test_without_times_it_still_observes():
@@ -180,16 +183,12 @@ def test_never_more_records_than_promised(initial, total, gaps, examples):
 @pytest.mark.parametrize("total", [None, 3000, 10**6, 50])
 def test_a_run_of_many_million_steps_keeps_to_the_most(total):
     schedule, made, step = RecordSchedule(total_steps=total), 0, 0
-    while step < 10**12:  # jump to the next step that is due
+    while step < 10**13:  # jump to the next step that is due
         if schedule.due(step) and schedule.enough(64):
             schedule.recorded(step)
             made += 1
-        if made == MOST_RECORDS - 1:
-            break
         step += max(1, int(schedule._distance) // 2)
-    assert made <= MOST_RECORDS - 1
-    assert not schedule.due(10**15) or made < MOST_RECORDS - 1
-    assert step > 10**7 or total is None
+    assert 1000 <= made <= MOST_RECORDS - 1
 
 
 @pytest.mark.parametrize("total", [1, 10, 900, 1500, 5000, 20_000, 100_000])
