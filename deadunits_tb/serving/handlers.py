@@ -158,8 +158,7 @@ def tile(histories: Histories, query: Query) -> Reply:
         states = histories.judged(query, run, history).states
         reply = array_reply(state_tile(lambda units: states[:, units], rows, level, number))
     else:
-        values = history.statistic(what)
-        reply = array_reply(statistic_tile(lambda units: values[:, units], rows, level, number))
+        reply = array_reply(statistic_tile(lambda units: history.statistic(what, units), rows, level, number))
     return _versioned(reply, run, query)
 
 
