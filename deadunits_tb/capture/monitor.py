@@ -22,7 +22,7 @@ from deadunits_tb.capture.messages import MonitorWarning, one_line, say
 from deadunits_tb.capture.observation import Deferred
 from deadunits_tb.capture.recorder import Recorder
 from deadunits_tb.capture.run_window import RunWindow
-from deadunits_tb.capture.schedule import ObservationSchedule, RecordSchedule
+from deadunits_tb.capture.schedule import MOST_RECORDS, ObservationSchedule, RecordSchedule
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.record import NEVER, LayerRecord
 from deadunits_tb.run_record import RunInfo, RunRecord, Skipped
@@ -30,7 +30,7 @@ from deadunits_tb.units import LayerInfo, UnitState, count_states
 
 __all__ = ["LearningRate", "Monitor", "MonitorWarning"]
 
-LearningRate = Callable[[], float] | float | None
+LearningRate = Callable[[], float | None] | float | None
 P = ParamSpec("P")
 M = TypeVar("M", bound="Monitor")
 
@@ -203,6 +203,14 @@ class Monitor:
         self._fetch_waiting()
         with contextlib.suppress(Exception):
             self._recorder.flush()
+
+    def settle(self) -> None:
+        """Make a record of what is left and wait until it is in the file; more may follow, as in a second ``fit``."""
+        if self._closed:
+            return
+        if self._records.records < MOST_RECORDS - 1:  # many short fits must not make more records than a long one
+            self._finish()
+        self.flush()
 
     def close(self) -> None:
         """Write the last partial window as a record and wait for the file. May be called again."""

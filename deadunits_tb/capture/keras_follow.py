@@ -1,0 +1,479 @@
+"""Follow the output of each layer with weights to its activation function, in one observed step.
+
+Both sides of the activation function are wanted: its output (did the unit fire?) and the gradient at its input (does it
+still learn?). Where the layer applies the function itself, its ``activation`` is wrapped. Otherwise its output is followed,
+tensor by tensor, through layers that hand units on (normalisation, dropout, pooling, reshaping, addition), until an
+activation layer or function takes it in. Only the *input* of the function is replaced, by an identity that sees the
+gradient: losses look for the logits on the very output of a softmax.
+
+Nothing here knows a backend: it asks a :class:`Backend`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol
+
+import keras
+
+from deadunits_tb.capture import keras_private
+from deadunits_tb.capture.keras_layers import (
+    ACTIVATIONS,
+    ADDITIONS,
+    LOOPS,
+    RESHAPES,
+    WITH_UNITS,
+    Survey,
+    UnitLayer,
+    function_of,
+    has_activation,
+)
+
+
+class Backend(Protocol):
+    """What following needs of a backend of Keras."""
+
+    functions: Sequence[tuple[ModuleType, str]]
+    """Activation functions of the backend's own that a model may call: modules, and names in them."""
+
+    def belongs(self, tensor: Any, graph: object) -> bool:
+        """Whether a tensor can be carried out of the step: not one of a loop's body or of a function within."""
+
+    def gradient_tap(self, tensor: Any, arrived: Callable[[Any], None]) -> Any:
+        """A tensor to be used in place of the given one; ``arrived`` gets the gradient of the loss with respect to it."""
+
+    def reduce_gradient(self, gradient: Any, tap: Tap) -> Any:
+        """The gradient's statistics per unit; those of several gradients add up."""
+
+    def reduce_activation(self, output: Any, tap: Tap) -> Any:
+        """The output's statistics per unit."""
+
+
+@dataclass(eq=False, slots=True)
+class Tap:
+    """One place where units are looked at.
+
+    Attributes:
+        layer: Whose scale decides what firing is.
+        axes: Of the units, counted from the front.
+        mask: What is real of the leading axes, None for all.
+        function: Name of the activation function, None if it was not found.
+        activation: What the backend made of the output.
+        gradient: What it made of the gradient, None if no gradient arrived.
+    """
+
+    layer: UnitLayer
+    axes: tuple[int, ...]
+    mask: Any
+    function: str | None = None
+    activation: Any = None
+    gradient: Any = None
+
+
+@dataclass(eq=False, slots=True)
+class Trail:
+    """The way of one layer's output, of one call, to its activation function.
+
+    Attributes:
+        layer: Where it began.
+        tap: Where the units are looked at: at the layer's own output, until an activation function was found.
+        output: The layer's own output, until then.
+        ended: At an activation function.
+        lost: Something mixed the units with positions.
+        met: Whether anything known took in what the units last gave.
+        is_output: Whether the loss takes in the units.
+    """
+
+    layer: UnitLayer
+    tap: Tap
+    output: Any
+    ended: bool = False
+    lost: bool = False
+    met: bool = False
+    is_output: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Passage:
+    """A trail at one tensor: where its units are there, and what is real."""
+
+    trail: Trail
+    axes: tuple[int, ...]
+    mask: Any
+
+
+@dataclass(eq=False)
+class StepTrace:
+    """One observed step, while it is traced or run.
+
+    Attributes:
+        graph: Identifies the computation, as the backend sees it.
+        trails: In the order of the calls.
+        elsewhere: Names of layers called where their values cannot be carried out of.
+        masks: Of the input of layers that are being called, by layer.
+        outputs_known: Whether it was seen what the loss takes in.
+        loss: As the model computed it.
+        failure: What went wrong in our own work.
+        inside: Depth of calls that are not looked into.
+    """
+
+    graph: object
+    trails: list[Trail] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)
+    masks: dict[int, Any] = field(default_factory=dict)
+    outputs_known: bool = False
+    loss: Any = None
+    failure: Exception | None = None
+    inside: int = 0
+    _tags: dict[int, tuple[Any, list[Passage]]] = field(default_factory=dict)
+
+    def tag(self, tensor: Any, passages: list[Passage]) -> None:
+        """Note which trails have come to a tensor. The tensor is kept: an id is used again when one dies."""
+        self._tags[id(tensor)] = (tensor, passages)
+
+    def at(self, tensor: Any) -> list[Passage]:
+        """The trails that have come to a tensor."""
+        known = self._tags.get(id(tensor))
+        return known[1] if known is not None and known[0] is tensor else []
+
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        """Run our own work: what fails there fails the observation, never the step."""
+        try:
+            yield
+        except Exception as error:
+            self.failure = self.failure or error
+
+    @contextlib.contextmanager
+    def nested(self) -> Iterator[None]:
+        """Run what is the user's, and is not looked into."""
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+
+
+class Follower:
+    """Wraps what an observed step calls, only while it is traced or run, and leaves nothing behind.
+
+    Args:
+        model: The model.
+        survey: Its layers.
+        backend: Reduces tensors.
+    """
+
+    def __init__(self, model: keras.Model, survey: Survey, backend: Backend) -> None:
+        self._model = model
+        self._survey = survey
+        self._backend = backend
+        self._watched = {id(unit_layer.layer): unit_layer for unit_layer in survey.watched}
+        self._local = threading.local()
+
+    @contextlib.contextmanager
+    def following(self, step: StepTrace) -> Iterator[None]:
+        """Follow what the body calls."""
+        with contextlib.ExitStack() as stack:
+            with step.guard():
+                stack.enter_context(replaced(self._wrappers()))
+            self._local.step = step
+            try:
+                yield
+            finally:
+                self._local.step = None
+
+    def finish(self, step: StepTrace) -> None:
+        """Look at the outputs of layers for which no activation function was found."""
+        for trail in step.trails:
+            if not step.outputs_known:  # a train_step of the user's own: what nothing takes in is for the loss
+                trail.is_output = not trail.met and not trail.lost
+            if trail.ended:
+                continue
+            if not trail.layer.loop:
+                linear = trail.layer.linear or (not trail.lost and (trail.met or trail.is_output))
+                trail.tap.function = "linear" if linear else None
+            trail.tap.activation = self._backend.reduce_activation(trail.output, trail.tap)
+
+    def _wrappers(self) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+        for layer in self._survey.followed:
+            yield layer, "call", self._wrap_call(layer)
+            if isinstance(layer, WITH_UNITS) and not isinstance(layer, LOOPS) and has_activation(layer):
+                yield layer, "activation", self._wrap_fused(layer)
+        for module, name in (*keras_private.activation_functions(), *self._backend.functions):
+            yield module, name, self._wrap_function(getattr(module, name))
+        yield self._model, "call", self._wrap_model(self._model.call)
+        yield self._model, "compute_loss", self._wrap_loss(self._model.compute_loss)
+
+    def _step(self) -> StepTrace | None:
+        step: StepTrace | None = getattr(self._local, "step", None)
+        return None if step is None or step.inside or step.failure is not None else step
+
+    def _wrap_fused(self, layer: keras.Layer) -> Callable[..., Any]:
+        original, unit_layer = layer.activation, self._watched.get(id(layer))
+
+        def activation(x: Any, *args: Any, **kwargs: Any) -> Any:
+            step, passages = self._step(), []
+            if step is not None and unit_layer is not None:
+                with step.guard():
+                    if self._can_look(step, x, unit_layer.name):
+                        passages.append(self._begin(step, unit_layer, x))
+            if step is None or not passages:
+                return original(x, *args, **kwargs)
+            return self._through(step, passages, function_of(original), original, x, *args, **kwargs)
+
+        return activation
+
+    def _wrap_function(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def function(*args: Any, **kwargs: Any) -> Any:
+            step = self._step()
+            passages = _open(step.at(args[0])) if step is not None and args else []
+            if step is None or not passages:
+                return original(*args, **kwargs)
+            return self._through(step, passages, function_of(original), original, *args, **kwargs)
+
+        return function
+
+    def _wrap_call(self, layer: Any) -> Callable[..., Any]:
+        original, unit_layer = layer.call, self._watched.get(id(layer))
+
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            step = self._step()
+            if step is None:
+                return original(*args, **kwargs)
+            given = args[0] if args else next(iter(kwargs.values()), None)
+            passages: list[Passage] = []
+            began = len(step.trails)
+            with step.guard():
+                passages = _met(step, layer, given, args)
+                step.masks[id(layer)] = keras_private.mask_of(given)
+            if isinstance(layer, ACTIVATIONS) and args and _open(passages):
+                return self._through(step, _open(passages), function_of(layer), original, *args, **kwargs)
+            with step.nested() if isinstance(layer, LOOPS) else contextlib.nullcontext():
+                output = original(*args, **kwargs)
+            with step.guard():
+                if unit_layer is not None:
+                    return self._given_out(step, unit_layer, output, began)
+                if passages and not isinstance(layer, (*ACTIVATIONS, *WITH_UNITS)):
+                    _hand_on(step, layer, given, output, passages)
+            return output
+
+        return call
+
+    def _wrap_model(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            outputs = original(*args, **kwargs)
+            step = self._step()
+            if step is not None:
+                with step.guard():
+                    _taken_by_loss(step, outputs)
+            return outputs
+
+        return call
+
+    def _wrap_loss(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def compute_loss(*args: Any, **kwargs: Any) -> Any:
+            loss = original(*args, **kwargs)
+            step = self._step()
+            if step is not None:
+                with step.guard():
+                    step.loss = loss
+                    _taken_by_loss(step, kwargs.get("y_pred", args[2] if len(args) > 2 else None))
+            return loss
+
+        return compute_loss
+
+    def _can_look(self, step: StepTrace, tensor: Any, name: str) -> bool:
+        if not keras.ops.is_tensor(tensor) or len(tensor.shape) < 2:
+            return False
+        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
+            return False
+        if not self._backend.belongs(tensor, step.graph):
+            step.elsewhere.add(name)
+            return False
+        return True
+
+    def _begin(self, step: StepTrace, unit_layer: UnitLayer, tensor: Any) -> Passage:
+        axes = tuple(axis % len(tensor.shape) for axis in unit_layer.axes)
+        if any(tensor.shape[axis] is None for axis in axes):
+            raise ValueError(f"the number of units of layer {unit_layer.name!r} is not known in advance")
+        mask = step.masks.get(id(unit_layer.layer))
+        mask = mask if _covers(mask, tensor) and not unit_layer.convolution else None
+        trail = Trail(unit_layer, Tap(unit_layer, axes, mask), tensor)
+        step.trails.append(trail)
+        return Passage(trail, axes, mask)
+
+    def _given_out(self, step: StepTrace, unit_layer: UnitLayer, output: Any, began: int) -> Any:
+        """A layer has given its output: if its own activation function was not found on the way, a trail begins."""
+        first = output[0] if isinstance(output, (list, tuple)) else output
+        if any(trail.layer is unit_layer for trail in step.trails[began:]):
+            return output
+        if not self._can_look(step, first, unit_layer.name):
+            return output
+        passage = self._begin(step, unit_layer, first)
+        trail = passage.trail
+        trail.output = tapped = self._tap(step, trail.tap, first, superseded=lambda: trail.ended)
+        if unit_layer.loop:
+            trail.ended, trail.tap.function = True, unit_layer.function
+            trail.tap.activation = self._backend.reduce_activation(tapped, trail.tap)
+        step.tag(tapped, [passage])
+        return type(output)([tapped, *output[1:]]) if isinstance(output, (list, tuple)) else tapped
+
+    def _through(
+        self,
+        step: StepTrace,
+        passages: list[Passage],
+        function: str,
+        original: Callable[..., Any],
+        x: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Call an activation function that trails have come to: tap its input, look at its output."""
+        taps: dict[tuple[int, ...], Tap] = {}
+        tapped = x
+        with step.guard():
+            for passage in passages:
+                if passage.axes not in taps:
+                    tap = Tap(passage.trail.layer, passage.axes, passage.mask, function)
+                    tapped = self._tap(step, tap, tapped)
+                    taps[passage.axes] = tap
+        with step.nested():
+            output = original(tapped, *args, **kwargs)
+        with step.guard():
+            for tap in taps.values():
+                tap.activation = self._backend.reduce_activation(output, tap)
+            for passage in passages:
+                trail = passage.trail
+                trail.tap, trail.ended, trail.output, trail.met = taps[passage.axes], True, output, False
+            step.tag(output, passages)
+        return output
+
+    def _tap(self, step: StepTrace, tap: Tap, tensor: Any, superseded: Callable[[], bool] = lambda: False) -> Any:
+        def arrived(gradient: Any) -> None:
+            if superseded() or step.failure is not None or not self._backend.belongs(gradient, step.graph):
+                return
+            with step.guard():
+                reduced = self._backend.reduce_gradient(gradient, tap)
+                tap.gradient = reduced if tap.gradient is None else tap.gradient + reduced
+
+        return self._backend.gradient_tap(tensor, arrived)
+
+
+@contextlib.contextmanager
+def replaced(attributes: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Give attributes of objects other values for a while.
+
+    Straight into the object's dictionary, past Keras's tracking: this entry is all that has to be undone.
+
+    Args:
+        attributes: Object, name of its attribute, other value.
+    """
+    absent = object()
+    before: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for owner, name, value in attributes:
+            entries = vars(owner)
+            before.append((entries, name, entries.get(name, absent)))
+            entries[name] = value
+        yield
+    finally:
+        for entries, name, value in reversed(before):
+            if value is absent:
+                entries.pop(name, None)
+            else:
+                entries[name] = value
+
+
+def _open(passages: list[Passage]) -> list[Passage]:
+    return [passage for passage in passages if not passage.trail.ended]
+
+
+def _met(step: StepTrace, layer: Any, given: Any, args: tuple[Any, ...]) -> list[Passage]:
+    """The trails that come to a layer with its inputs."""
+    inputs = list(given) if isinstance(given, (list, tuple)) else [given]
+    if isinstance(layer, ADDITIONS):
+        inputs += args[1:2]
+    passages = [passage for tensor in inputs for passage in step.at(tensor)]
+    for passage in passages:
+        passage.trail.met = True
+    return passages
+
+
+def _hand_on(step: StepTrace, layer: Any, given: Any, output: Any, passages: list[Passage]) -> None:
+    if not keras.ops.is_tensor(output):
+        return
+    if isinstance(layer, ADDITIONS):  # what an activation function gave is not what comes out of an addition
+        passages = _open(passages)
+    before = given[0] if isinstance(given, (list, tuple)) else given
+    handed = []
+    for passage in passages:
+        axes = _axes_after(layer, before.shape, output.shape, passage.axes)
+        if axes is None:
+            passage.trail.lost = True
+        else:
+            handed.append(Passage(passage.trail, axes, passage.mask if _covers(passage.mask, output) else None))
+    step.tag(output, handed)
+
+
+def _taken_by_loss(step: StepTrace, outputs: Any) -> None:
+    for tensor in keras.tree.flatten(outputs):
+        if keras.ops.is_tensor(tensor):
+            step.outputs_known = True
+            for passage in step.at(tensor):
+                passage.trail.is_output = True
+
+
+def _covers(mask: Any, tensor: Any) -> bool:
+    """Whether a mask can say what is real of a tensor's leading axes."""
+    if mask is None or len(mask.shape) >= len(tensor.shape):
+        return False
+    return all(one == other for one, other in zip(mask.shape[1:], tensor.shape[1:], strict=False))
+
+
+def _axes_after(
+    layer: Any, before: Sequence[int | None], after: Sequence[int | None], axes: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """Where the units went; None if they were mixed with positions."""
+    moved: tuple[int, ...] | None = axes
+    if isinstance(layer, keras.layers.Permute):
+        moved = tuple((0, *layer.dims).index(axis) for axis in axes)
+    elif isinstance(layer, RESHAPES):
+        moved = _axes_after_reshape(tuple(before), tuple(after), axes)
+    elif len(before) != len(after) and axes[-1] == len(before) - 1:  # the last axes stay the last ones
+        moved = tuple(axis + len(after) - len(before) for axis in axes)
+    if moved is None or max(moved) >= len(after):
+        return None
+    return moved if _size(after, moved) == _size(before, axes) else None
+
+
+def _axes_after_reshape(
+    before: tuple[int | None, ...], after: tuple[int | None, ...], axes: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """The axes that together are as long as the units were, behind as many positions as before."""
+    if axes[-1] == len(before) - 1:  # the last ones, perhaps split into several: positions may be of unknown number
+        return next(
+            (
+                tuple(range(first, len(after)))
+                for first in range(len(after) - 1, 0, -1)
+                if _size(after, range(first, len(after))) == _size(before, axes)
+            ),
+            None,
+        )
+    positions = _size(before, range(1, axes[0]))
+    places = (place for place in range(1, len(after)) if _size(after, range(1, place)) == positions)
+    return next(((place,) for place in places if len(axes) == 1 and after[place] == before[axes[0]]), None)
+
+
+def _size(shape: Sequence[int | None], axes: Sequence[int]) -> int | None:
+    lengths = [shape[axis] for axis in axes]
+    return None if None in lengths else math.prod(length for length in lengths if length is not None)

@@ -1,0 +1,98 @@
+"""Every private name of Keras that the taps lean on, so that a new version of Keras is one file's work.
+
+Checked with Keras 3.15. What is missing in another version raises an error that says so, before training starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import keras
+
+from deadunits_tb.errors import MissingDependencyError
+
+_ELEMENTWISE = (
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "glu", "sigmoid", "log_sigmoid"),
+    *("hard_sigmoid", "hard_silu", "hard_tanh", "tanh", "tanh_shrink", "softplus", "softsign", "soft_shrink"),
+    *("hard_shrink", "threshold", "squareplus", "sparse_plus", "sparse_sigmoid", "softmax", "log_softmax", "sparsemax"),
+)
+"""Activation functions by the names that Keras gives them as functions."""
+
+
+def check_version() -> None:
+    """Find out whether this version of Keras has what the taps need.
+
+    Raises:
+        MissingDependencyError: It has not.
+    """
+    try:
+        _source().backend.nn.relu
+        _source().ops.numpy.Add
+        keras.layers.Layer._flatten_layers
+        keras.callbacks.Callback.set_model
+    except AttributeError as error:
+        raise MissingDependencyError(
+            f"deadunits_tb cannot watch Keras {keras.__version__} ({error}): use Keras 3.10 to 3.15"
+        ) from error
+
+
+def activation_functions() -> list[tuple[ModuleType, str]]:
+    """Where activation functions live that a model's own code may call: modules, and names in them."""
+    places = (keras.activations, _source().backend.nn, _source().backend.numpy)
+    return [(module, name) for module in places for name in _ELEMENTWISE if callable(getattr(module, name, None))]
+
+
+def addition_operations() -> tuple[type, ...]:
+    """What ``x + y`` and ``x - y`` become in a functional model."""
+    operations = _source().ops.numpy
+    return operations.Add, operations.Subtract
+
+
+def sublayers(layer: keras.Layer) -> list[keras.Layer]:
+    """All layers inside a layer or model, at any depth, itself left out."""
+    return list(layer._flatten_layers(include_self=False))
+
+
+def mask_of(tensor: Any) -> Any:
+    """The padding mask that Keras attached to a tensor, None without."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that an optimizer was built for."""
+    return list(optimizer._trainable_variables)
+
+
+def learning_rate_source(optimizer: keras.optimizers.Optimizer) -> Any:
+    """A variable, a schedule, or a function of the user's."""
+    return getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+
+
+def graph_of(model: keras.Layer) -> Any:
+    """The functional graph of a functional or sequential model, None for a subclassed one."""
+    graph = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
+    return graph if hasattr(graph, "_nodes") and hasattr(graph, "operations") else None
+
+
+def graph_calls(graph: Any) -> Iterator[tuple[Any, list[Any], list[Any]]]:
+    """Each call in a functional graph: operation, symbolic tensors in, symbolic tensors out."""
+    for operation in graph.operations:
+        for index, node in enumerate(operation._inbound_nodes):
+            if _source().ops.function.make_node_key(operation, index) in graph._nodes:
+                yield operation, list(node.arguments.keras_tensors), list(node.outputs)
+
+
+def fit_callbacks(frame: Any) -> keras.callbacks.CallbackList | None:
+    """The callback list of the ``fit`` that calls us, which lives as long as that call."""
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def _source() -> Any:
+    return keras.src

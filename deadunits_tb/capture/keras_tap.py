@@ -1,0 +1,325 @@
+"""Put observed steps into ``fit``, and nothing else.
+
+``fit`` looks up ``model.train_function`` before each step. Just before it does, :meth:`UnitTap.arm` puts a dispatcher
+there, which takes itself out again as soon as it is called, and runs either the model's own train function or a second
+one with taps, made from the same ``train_step``. So between steps, and wherever an exception comes from, the model is
+as it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from statistics import median
+from time import perf_counter
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from deadunits_tb.capture import packed
+from deadunits_tb.capture.keras_consumers import Outgoing, outgoing_weights
+from deadunits_tb.capture.keras_follow import StepTrace, Trail
+from deadunits_tb.capture.keras_layers import Survey
+from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.capture.observation import StepObservation, WeightObservation
+from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.thresholds import Thresholds
+from deadunits_tb.units import RELU_LIKE, LayerInfo, Witness
+
+
+class ObservedStep(Protocol):
+    """A backend's training step with taps. TensorFlow has one; JAX and torch are to come."""
+
+    framework: str
+    versions: Mapping[str, str]
+    weight_methods: Mapping[str, Any]
+    traces: list[StepTrace]
+    failure: Exception | None
+
+    def make(self) -> None:
+        """Build the second train function."""
+
+    def begin(self) -> None:
+        """Remember the weights before the first observed step."""
+
+    def __call__(self, *args: Any) -> tuple[Any, Any]:
+        """Run a step: what the train function returns, and numbers on the device, or None where that failed."""
+
+    def fetch(self, numbers: Any) -> tuple[packed.Layout, npt.NDArray[np.floating]]:
+        """Wait for the numbers of a step."""
+
+    def since_first(self) -> dict[str, WeightObservation]:
+        """Of the weights as they are now."""
+
+    def set_scales(self, scales: Mapping[str, float | None]) -> None:
+        """Root mean square of each layer's activations at the previous record."""
+
+
+def observed_step(
+    model: keras.Model, survey: Survey, outgoing: Mapping[str, Outgoing], thresholds: Thresholds
+) -> ObservedStep:
+    """The observed step of the backend that Keras runs on.
+
+    Raises:
+        InvalidArgumentError: There is none for it yet.
+    """
+    check_backend()
+    from deadunits_tb.capture.keras_tensorflow import TensorFlowStep
+
+    return TensorFlowStep(model, survey, outgoing, thresholds)
+
+
+def check_backend() -> None:
+    """Find out whether there are taps for the backend that Keras runs on.
+
+    Raises:
+        InvalidArgumentError: There are none yet.
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise InvalidArgumentError(
+            f"DeadUnitsCallback works with Keras on TensorFlow, and Keras runs on {backend!r}: set the environment "
+            "variable KERAS_BACKEND to tensorflow, or write arrays with DeadUnitsWriter"
+        )
+
+
+def backend_facts() -> tuple[str, dict[str, str]]:
+    """Name of the framework, and the versions of its packages."""
+    from deadunits_tb.capture.keras_tensorflow import TensorFlowStep
+
+    return TensorFlowStep.framework, {"keras": keras.__version__, **TensorFlowStep.versions}
+
+
+class UnitTap:
+    """Observes the training steps of one model for a monitor.
+
+    Args:
+        model: Built and compiled.
+        survey: Its layers.
+        thresholds: In force.
+        monitor: Takes the observations.
+        first_step: Number of the first step.
+    """
+
+    def __init__(
+        self, model: keras.Model, survey: Survey, thresholds: Thresholds, monitor: Monitor, first_step: int
+    ) -> None:
+        self._model = model
+        self._survey = survey
+        self._monitor = monitor
+        self._outgoing = outgoing_weights(model, survey.watched)
+        self._observed = observed_step(model, survey, self._outgoing, thresholds)
+        self._plain: Any = None
+        self._made_for: Any = None
+        self._costs = StepCosts()
+        self._infos: dict[str, LayerInfo] = {}
+        self._scaled_at: int | None = None
+        self._latest: object = None
+        self._steps = 1
+        self.step = first_step
+        """Number of the next step."""
+
+    def begin_fit(self, optimizer_steps: int) -> None:
+        """Build the second train function, if the model has a new one.
+
+        Args:
+            optimizer_steps: That the optimizer has done.
+        """
+        self.step = max(self.step, optimizer_steps)
+        self._plain = self._model.train_function
+        self._guarded(self._prepare)
+
+    def arm(self, steps: int) -> None:
+        """Put the dispatcher in place for one call.
+
+        Args:
+            steps: How many steps the call will run.
+        """
+        if self._monitor.stopped:
+            return
+        self._steps = steps
+        entries = vars(self._model)
+        if entries.get("train_function") != self._dispatch:
+            self._plain = entries.get("train_function")
+            entries["train_function"] = self._dispatch
+
+    def disarm(self) -> None:
+        """Take the dispatcher out, if it is there."""
+        if vars(self._model).get("train_function") == self._dispatch:
+            vars(self._model)["train_function"] = self._plain
+
+    def _dispatch(self, *args: Any) -> Any:
+        self.disarm()
+        last = self.step + self._steps - 1
+        self.step += self._steps
+        if not self._ready(last):
+            began = perf_counter()
+            result = self._plain(*args)
+            self._time(perf_counter() - began, observed=False)
+            return result
+        began = perf_counter()
+        result, numbers = self._observed(*args)
+        seconds = perf_counter() - began
+        self._guarded(self._hand_over, last, numbers, seconds)
+        return result
+
+    def _ready(self, step: int) -> bool:
+        """Whether to observe a step. What can fail of that is done here, before anything of the step is."""
+        if not self._monitor.wants(step):
+            return False
+        return self._guarded(self._prepare) and self._guarded(self._observed.begin)
+
+    def _prepare(self) -> None:
+        if self._plain is not self._made_for:  # the first fit, a model compiled anew, or anew in the middle of fit
+            self._observed.make()
+            self._made_for = self._plain
+
+    def _guarded(self, work: Callable[..., None], *args: Any) -> bool:
+        try:
+            work(*args)
+        except Exception as error:
+            self._monitor.report("tap", error)
+            return False
+        return True
+
+    def _time(self, seconds: float, *, observed: bool) -> None:
+        if not observed:
+            self._costs.plain(seconds)
+        self._monitor.time(observed, seconds)
+
+    def _hand_over(self, step: int, numbers: Any, seconds: float) -> None:
+        began = perf_counter()
+        traced = bool(self._observed.traces)
+        if self._observed.failure is not None or numbers is None:
+            self._monitor.report("tap", self._observed.failure or "the step's logs are no dictionary to read from")
+            return
+        self._learn()
+        token = self._latest = object()
+        fetched: list[tuple[packed.Layout, npt.NDArray[np.floating]]] = []
+
+        def fetch() -> tuple[packed.Layout, npt.NDArray[np.floating]]:
+            if not fetched:
+                fetched.append(self._observed.fetch(numbers))
+            return fetched[0]
+
+        def deferred() -> StepObservation:
+            observation = packed.unpack(*fetch())
+            return self._with_history(observation) if self._latest is token else observation
+
+        own = self._costs.observed(seconds, traced=traced) + perf_counter() - began
+        self._monitor.observe(step, deferred, learning_rate=lambda: packed.learning_rate(*fetch()), seconds=own)
+        self._monitor.time(True, seconds + perf_counter() - began)
+        self._rescale()
+
+    def _with_history(self, observation: StepObservation) -> StepObservation:
+        """With what is known of the weights at the latest step only."""
+        layers = dict(observation.layers)
+        for name, history in self._observed.since_first().items():
+            layer = layers.get(name)
+            if layer is None:
+                continue
+            known = layer.weights or WeightObservation()
+            weights = replace(
+                known,
+                norm_out=history.norm_out,
+                change_since_first=history.change_since_first,
+                norm_first=history.norm_first,
+            )
+            layers[name] = replace(layer, weights=weights)
+        return replace(observation, layers=layers)
+
+    def _rescale(self) -> None:
+        """After a record: what counts as firing goes by the layers' sizes in it."""
+        records = self._monitor.last_records
+        at = max((record.window.step for record in records.values()), default=None)
+        if at is None or at == self._scaled_at:
+            return
+        self._scaled_at = at
+        unlike = [name for name in records if self._infos[name].activation_function not in RELU_LIKE]
+        if unlike:
+            self._observed.set_scales({name: self._monitor.scale(name) for name in unlike})
+
+    def _learn(self) -> None:
+        """Tell the monitor which layers a new trace of the step has shown."""
+        traces = list(self._observed.traces)
+        self._observed.traces.clear()
+        for trace in traces:
+            for name, trails in _by_layer(trace).items():
+                info = self._info(name, trails)
+                if self._infos.get(name) != info:
+                    self._infos[name] = info
+                    self._monitor.add_layer(info)
+            for unit_layer in self._survey.watched:
+                if unit_layer.name not in self._infos:
+                    self._monitor.skip(unit_layer.name, _why_absent(trace, unit_layer.name))
+
+    def _info(self, name: str, trails: list[Trail]) -> LayerInfo:
+        trail, known = trails[0], self._infos.get(name)
+        shape, axes, outgoing = trail.output.shape, trail.tap.axes, self._outgoing.get(name)
+        units = math.prod(int(shape[axis]) for axis in axes)
+        witness: Witness = "none"
+        if trail.tap.gradient is not None:
+            witness = "output" if trail.layer.loop or trail.tap.function is None else "pre_activation"
+        return LayerInfo(
+            name=name,
+            kind=type(trail.layer.layer).__name__,
+            order=known.order if known else len(self._infos),
+            units=units,
+            activation_function=trail.tap.function,
+            fan_in=trail.layer.fan_in,
+            fan_out=None if outgoing is None else sum(weights.size for weights in outgoing) // units,
+            role="output" if any(each.is_output for each in trails) else "hidden",
+            framework=self._observed.framework,
+            witness=witness,
+            tokens=self._survey.tokens and not trail.layer.convolution and len(shape) - len(axes) > 1,
+            weight_delta=self._observed.weight_methods.get(name, "none"),
+        )
+
+
+class StepCosts:
+    """What observing adds to a step, from the durations of observed and other steps.
+
+    The difference of two medians, as single steps vary by more than what is added.
+    """
+
+    def __init__(self) -> None:
+        self._plain: deque[float] = deque(maxlen=32)
+        self._observed: deque[float] = deque(maxlen=32)
+
+    def plain(self, seconds: float) -> None:
+        """Note a step without taps."""
+        self._plain.append(seconds)
+
+    def observed(self, seconds: float, *, traced: bool) -> float:
+        """Note an observed step; returns what observing added to it, in seconds.
+
+        Args:
+            seconds: Its duration.
+            traced: Whether it was traced and compiled for this; then all of it was added.
+        """
+        if traced:
+            return seconds
+        self._observed.append(seconds)
+        if len(self._plain) < 3:  # all steps are observed: nothing to compare with, so what is usual (docs/capture.md)
+            return _USUAL_SHARE * seconds
+        return max(0.0, median(self._observed) - median(self._plain))
+
+
+_USUAL_SHARE = 0.1
+
+
+def _by_layer(trace: StepTrace) -> dict[str, list[Trail]]:
+    found: dict[str, list[Trail]] = {}
+    for trail in trace.trails:
+        found.setdefault(trail.layer.name, []).append(trail)
+    return found
+
+
+def _why_absent(trace: StepTrace, name: str) -> str:
+    if name in trace.elsewhere:
+        return "called inside a loop or a function of its own, out of which its values cannot be carried"
+    return "not called in the training step"

@@ -1,0 +1,267 @@
+"""The observed step of Keras on TensorFlow: a second train function, made from the model's own ``train_step``."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deadunits_tb.capture import keras_private
+from deadunits_tb.capture.activation_functions import output_limits
+from deadunits_tb.capture.keras_follow import Follower, StepTrace, Tap, replaced
+from deadunits_tb.capture.keras_layers import Survey, Weights
+from deadunits_tb.capture.observation import WeightObservation
+from deadunits_tb.capture.packed import Call, Layout
+from deadunits_tb.capture.tensorflow_reductions import activation_sums, rows_of_units, square_sums, value_summary
+from deadunits_tb.capture.tensorflow_weights import Columns, WeightWatch
+from deadunits_tb.thresholds import Thresholds
+from deadunits_tb.units import BOUNDED, RELU_LIKE
+
+KEY = "dead_units/step"
+"""Under which the numbers leave the step among the logs; taken out before ``fit`` sees them."""
+_FUNCTIONS = (
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "sigmoid", "tanh", "softplus", "softsign"),
+    *("softmax", "log_softmax", "crelu"),
+)
+
+
+class TensorFlowStep:
+    """Runs a model's training steps with taps.
+
+    Made for one model; :meth:`make` for each train function of it.
+
+    Args:
+        model: Built and compiled.
+        survey: Its layers.
+        outgoing: Layer to the weights that take in its units, where all are known.
+        thresholds: Those that act while writing are used.
+    """
+
+    framework = "keras/tensorflow"
+    versions: Mapping[str, str] = {"tensorflow": tf.__version__}
+    functions: tuple[tuple[ModuleType, str], ...] = tuple(
+        (module, name) for module in (tf.nn, tf.math, tf) for name in _FUNCTIONS if callable(getattr(module, name, None))
+    )
+
+    def __init__(
+        self,
+        model: keras.Model,
+        survey: Survey,
+        outgoing: Mapping[str, tuple[Weights, ...]],
+        thresholds: Thresholds,
+    ) -> None:
+        self._model = model
+        self._survey = survey
+        self._thresholds = thresholds
+        self._follower = Follower(model, survey, self)
+        self._order = {unit_layer.name: at for at, unit_layer in enumerate(survey.watched)}
+        # Of ours, not the model's: nothing of this is saved, counted or initialized with the model.
+        self._scales = tf.Variable(np.full(len(survey.watched), -1, np.float32), trainable=False, name="dead_units")
+        self.weights = WeightWatch(
+            {unit_layer.name: _columns(unit_layer.incoming) for unit_layer in survey.watched},
+            {name: _columns(weights) for name, weights in outgoing.items()},
+        )
+        self.weight_methods = self.weights.methods
+        """Layer to how changes of its weights are measured."""
+        self._function: Callable[[Any], Any] | None = None
+        self._layouts: list[Layout] = []
+        self.traces: list[StepTrace] = []
+        """What was found when the step was traced, once per trace; eagerly, of the latest step."""
+        self.failure: Exception | None = None
+        """Why an observation failed; the step itself has gone its way."""
+
+    def make(self) -> None:
+        """Build the second train function; the model keeps the one that it has."""
+        plain = self._model.train_function
+        try:
+            with replaced([(self._model, "train_step", self._wrap(self._model.train_step))]):
+                self._model.make_train_function(force=True)
+                self._function = self._model.train_function
+        finally:
+            vars(self._model)["train_function"] = plain
+
+    def __call__(self, iterator: Any) -> tuple[Any, Any]:
+        """Run a step, or several where Keras is told to.
+
+        Returns:
+            The logs, and the numbers on the device; None where the observation failed.
+        """
+        assert self._function is not None
+        logs = self._function(iterator)
+        if not isinstance(logs, dict) or KEY not in logs:
+            return logs, None
+        logs = dict(logs)
+        return logs, logs.pop(KEY)
+
+    def begin(self) -> None:
+        """Remember the weights before the first observed step."""
+        self.weights.begin()
+
+    def since_first(self) -> dict[str, WeightObservation]:
+        """Of the weights as they are now."""
+        return self.weights.since_first()
+
+    def set_scales(self, scales: Mapping[str, float | None]) -> None:
+        """Root mean square of each layer's activations at the previous record."""
+        values = np.full(len(self._order), -1, np.float32)
+        for name, scale in scales.items():
+            if name in self._order and scale is not None:
+                values[self._order[name]] = scale
+        self._scales.assign(values)
+
+    def fetch(self, packed: Any) -> tuple[Layout, npt.NDArray[np.floating]]:
+        """Wait for a step's numbers. The first one says which trace they come from."""
+        vector = np.asarray(packed)
+        return self._layouts[int(vector[0])], vector[1:]
+
+    # What following needs
+
+    def belongs(self, tensor: Any, graph: object) -> bool:
+        """Whether a tensor is one of the step's own graph, or eager as the step is."""
+        if isinstance(tensor, tf.IndexedSlices):
+            tensor = tensor.values
+        return isinstance(tensor, tf.Tensor) and (tensor.graph if tf.is_symbolic_tensor(tensor) else None) is graph
+
+    def gradient_tap(self, tensor: Any, arrived: Callable[[Any], None]) -> Any:
+        """An identity that sees the gradient on its way back."""
+
+        @tf.custom_gradient
+        def identity(value: Any) -> tuple[Any, Callable[[Any], Any]]:
+            def back(gradient: Any) -> Any:
+                arrived(gradient)
+                return gradient
+
+            return tf.identity(value), back
+
+        return identity(tensor)
+
+    def reduce_gradient(self, gradient: Any, tap: Tap) -> Any:
+        """``[units]``: sum of squares over positions."""
+        return square_sums(*rows_of_units(gradient, tap.axes, tap.mask))
+
+    def reduce_activation(self, output: Any, tap: Tap) -> Any:
+        """Sums by name, each ``[units]``."""
+        return activation_sums(
+            *rows_of_units(output, tap.axes, tap.mask),
+            relu_like=tap.function in RELU_LIKE,
+            limits=output_limits(tap.function, self._thresholds.saturated_derivative)
+            if tap.function in BOUNDED
+            else (-math.inf, math.inf),
+            scale=self._scales[self._order[tap.layer.name]],
+            fired_scale=self._thresholds.fired_scale,
+        )
+
+    # The step itself
+
+    def _wrap(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def train_step(data: Any) -> Any:
+            step = StepTrace(None if tf.executing_eagerly() else tf.compat.v1.get_default_graph())
+            gradients: dict[int, Any] = {}
+            before: dict[str, Any] = {}
+            weights: dict[str, list[Any]] = {}
+            with step.guard(), tf.name_scope("dead_units"):
+                before = self._before(data)
+                weights = self.weights.before()
+            with self._follower.following(step), self._gradients(step, gradients):
+                logs = original(data)
+            if step.failure is None:
+                with step.guard(), tf.name_scope("dead_units"):
+                    self._follower.finish(step)
+                    fields = before | self._after(step, before, logs) | self.weights.around(weights, gradients)
+                    logs = {**logs, KEY: self._pack(step, fields)}
+            self.failure = self.failure or step.failure
+            if step.graph is None:
+                self.traces.clear()
+            self.traces.append(step)
+            return logs
+
+        return train_step
+
+    def _before(self, data: Any) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        inputs = [tensor for tensor in keras.tree.flatten(keras.utils.unpack_x_y_sample_weight(data)[0])]
+        numbers = [tensor for tensor in inputs if self._is_numeric(tensor)]
+        if numbers:
+            fields["inputs"] = value_summary(numbers)
+        optimizer = self._model.optimizer
+        if optimizer is None:
+            return fields
+        source = keras_private.learning_rate_source(optimizer)
+        if isinstance(source, keras.optimizers.schedules.LearningRateSchedule):
+            fields["learning_rate"] = source(optimizer.iterations)
+        elif isinstance(source, keras.Variable):  # a function of the user's may count its calls: it is not called
+            fields["learning_rate"] = tf.identity(source.value)
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            fields["scale"] = tf.identity(optimizer.dynamic_scale.value)
+            fields["skipped"] = tf.identity(optimizer.iterations.value)
+        elif optimizer.loss_scale_factor is not None:
+            fields["scale"] = tf.constant(float(optimizer.loss_scale_factor))
+        return fields
+
+    def _after(self, step: StepTrace, before: Mapping[str, Any], logs: Mapping[str, Any]) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        loss = step.loss if step.loss is not None else logs.get("loss")
+        if loss is not None and self.belongs(loss, step.graph) and loss.shape.rank == 0:
+            fields["loss"] = loss
+        if "skipped" in before:  # a loss scaler that skips a step does not count it
+            fields["skipped"] = tf.identity(self._model.optimizer.iterations.value) == before["skipped"]
+        return fields
+
+    def _is_numeric(self, tensor: Any) -> bool:
+        if not isinstance(tensor, tf.Tensor):
+            return False
+        # Where there are embeddings whole numbers are names of tokens, elsewhere perhaps pixels.
+        return bool(tensor.dtype.is_floating or (tensor.dtype.is_integer and not self._survey.tokens))
+
+    @contextlib.contextmanager
+    def _gradients(self, step: StepTrace, gradients: dict[int, Any]) -> Iterator[None]:
+        """Note the gradients that optimizers are given: the model's own, and others that a GAN may have."""
+        held = [value for value in vars(self._model).values() if isinstance(value, keras.optimizers.Optimizer)]
+        optimizers = list({id(optimizer): optimizer for optimizer in [self._model.optimizer, *held] if optimizer}.values())
+
+        def wrapped(optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
+            original = optimizer.apply
+
+            def apply(grads: Any, trainable_variables: Any = None) -> Any:
+                grads = list(grads)
+                trainable_variables = None if trainable_variables is None else list(trainable_variables)
+                with step.guard():
+                    variables = trainable_variables or keras_private.optimizer_variables(optimizer)
+                    for variable, gradient in zip(variables, grads, strict=False):
+                        if gradient is not None and self.belongs(gradient, step.graph):
+                            gradients[id(getattr(variable, "value", variable))] = gradient
+                return original(grads, trainable_variables)
+
+            return apply
+
+        with replaced([(optimizer, "apply", wrapped(optimizer)) for optimizer in optimizers]):
+            yield
+
+    def _pack(self, step: StepTrace, fields: dict[str, Any]) -> Any:
+        """Everything as one vector, headed by the number of its layout."""
+        taps = list(dict.fromkeys(trail.tap for trail in step.trails))
+        for at, tap in enumerate(taps):
+            fields |= {f"{at}:{name}": values for name, values in tap.activation.items()}
+            if tap.gradient is not None:
+                fields[f"{at}:gradient"] = tap.gradient
+        flat = {name: tf.reshape(tf.cast(values, tf.float32), [-1]) for name, values in fields.items()}
+        layout = Layout(
+            {name: int(values.shape[0]) for name, values in flat.items()},
+            tuple(Call(trail.layer.name, taps.index(trail.tap), trail.layer.trainable) for trail in step.trails),
+            frozenset(at for at, tap in enumerate(taps) if tap.function in RELU_LIKE),
+        )
+        if layout not in self._layouts:
+            self._layouts.append(layout)
+        number = tf.constant([self._layouts.index(layout)], tf.float32)
+        return tf.concat([number, *flat.values()], 0)
+
+
+def _columns(incoming: tuple[Weights, ...]) -> list[Columns]:
+    return [Columns(weights.variable.value, weights.axes, weights.groups) for weights in incoming]

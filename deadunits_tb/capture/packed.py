@@ -1,0 +1,144 @@
+"""One vector of numbers per observed step, as it leaves a compiled step, becomes an observation. Knows no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from deadunits_tb.capture.accumulators import merge
+from deadunits_tb.capture.observation import Observation, StepObservation, WeightObservation
+
+Vector = npt.NDArray[np.float64]
+
+SQUARE_SCALE = 2.0**24
+"""Gradients and changes of weights are multiplied by this on the device before they are squared in float32, where the
+square of 1e-20 would be zero; and undone here, in float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a layer in the step.
+
+    Attributes:
+        layer: Name of the layer.
+        tap: Where its units were looked at; several layers may share one.
+        trainable: Whether the layer's weights are trained.
+    """
+
+    layer: str
+    tap: int
+    trainable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the numbers of a vector mean.
+
+    Attributes:
+        sizes: Field to how many numbers, in their order.
+        calls: Of the layers with units.
+        relu_like: Taps whose activation function is.
+        skips: Whether a loss scaler may skip steps.
+    """
+
+    sizes: Mapping[str, int]
+    calls: tuple[Call, ...]
+    relu_like: frozenset[int] = frozenset()
+
+    def split(self, vector: npt.NDArray[np.floating]) -> dict[str, Vector]:
+        """Field to its numbers."""
+        if len(vector) != sum(self.sizes.values()):
+            raise ValueError(f"a step gave {len(vector)} numbers, not {sum(self.sizes.values())}")
+        fields, at = {}, 0
+        for name, size in self.sizes.items():
+            fields[name] = vector[at : at + size].astype(np.float64)
+            at += size
+        return fields
+
+
+def unpack(layout: Layout, vector: npt.NDArray[np.floating]) -> StepObservation:
+    """Make an observation of a step's vector. A layer that saw no example is absent."""
+    fields = layout.split(vector)
+    skipped = bool(fields.get("skipped", np.zeros(1))[0])
+    scale = SQUARE_SCALE * float(fields.get("scale", np.ones(1))[0])
+    layers: dict[str, Observation] = {}
+    taps: dict[int, Observation | None] = {}
+    for call in layout.calls:
+        if call.tap not in taps:
+            taps[call.tap] = _observed(layout, fields, call.tap, scale, skipped)
+        seen = taps[call.tap]
+        if seen is None:
+            continue
+        seen = replace(seen, trainable=call.trainable)
+        before = layers.get(call.layer)
+        layers[call.layer] = merge(before, seen) if before else replace(seen, weights=_weights(fields, call, skipped))
+    loss = fields.get("loss")
+    return StepObservation(layers, None if loss is None else float(loss[0]), _inputs(fields.get("inputs")))
+
+
+def learning_rate(layout: Layout, vector: npt.NDArray[np.floating]) -> float | None:
+    """Of the step, None if unknown."""
+    rate = layout.split(vector).get("learning_rate")
+    return None if rate is None else float(rate[0])
+
+
+def _observed(layout: Layout, fields: dict[str, Vector], tap: int, scale: float, skipped: bool) -> Observation | None:
+    of = {name.partition(":")[2]: values for name, values in fields.items() if name.startswith(f"{tap}:")}
+    examples = round(float(of["examples"][0]))
+    positions = round(float(of["positions"][0])) if "positions" in of else examples * round(float(of["each"][0]))
+    if not examples or not positions:
+        return None
+    shift, squares, relu_like = of["shift"], of["squares"], tap in layout.relu_like
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are data
+        # ReLU-like sums are of the outputs themselves, which need one pass over them less. Where no output differs
+        # from the first, the mean is that output and not what rounding makes of it.
+        apart = np.where(squares == 0, 0.0, of["sum"] - positions * shift if relu_like else of["sum"])
+        gradient = of.get("gradient")
+        return Observation(
+            examples=examples,
+            positions=positions,
+            fired_examples=of["fired_examples"],
+            fired_positions=of["fired_positions"],
+            mean=shift + apart / positions,
+            squares=np.maximum(squares - apart * apart / positions, 0),
+            sum_abs=of.get("sum_abs", of["sum"]),
+            min=of["min"],
+            max=of["max"],
+            saturated=of.get("saturated"),
+            gradient_squares=None if gradient is None or skipped else gradient / (scale * scale),
+        )
+
+
+def _weights(fields: dict[str, Vector], call: Call, skipped: bool) -> WeightObservation | None:
+    norm_in, change = fields.get(f"{call.layer}:norm_in"), fields.get(f"{call.layer}:change")
+    gradient = fields.get(f"{call.layer}:weight_gradient")
+    if norm_in is None:
+        return None
+    scale = float(fields.get("scale", np.ones(1))[0]) * SQUARE_SCALE
+    return WeightObservation(
+        norm_in=np.sqrt(norm_in),
+        gradient=None if gradient is None or skipped else np.sqrt(gradient) / scale,
+        change=None if change is None or skipped else np.sqrt(change) / SQUARE_SCALE,
+    )
+
+
+def _inputs(columns: Vector | None) -> tuple[int, float, float, float, float] | None:
+    """Of all input tensors together."""
+    if columns is None:
+        return None
+    merged: tuple[int, float, float, float, float] | None = None
+    for count, shift, total, squares, low, high in columns.reshape(-1, 6).tolist():
+        if not count:
+            continue
+        mean, squares = shift + total / count, max(squares - total * total / count, 0.0)
+        if merged is None:
+            merged = round(count), mean, squares, low, high
+            continue
+        both = merged[0] + round(count)
+        apart = mean - merged[1]
+        squares += merged[2] + apart * apart * merged[0] * count / both
+        merged = (both, merged[1] + apart * count / both, squares, min(merged[3], low), max(merged[4], high))
+    return merged

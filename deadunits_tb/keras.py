@@ -1,0 +1,271 @@
+"""Watch the units of a Keras model while ``fit`` trains it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from deadunits_tb.errors import InvalidArgumentError, MissingDependencyError
+
+try:
+    import keras
+except ImportError as error:
+    raise MissingDependencyError("Keras is not installed: pip install 'deadunits-tb[tensorflow]'") from error
+
+from deadunits_tb.capture import keras_private
+from deadunits_tb.capture.alarms import Alarm
+from deadunits_tb.capture.arguments import check_log_dir, check_share, check_whole
+from deadunits_tb.capture.epoch_table import epoch_table
+from deadunits_tb.capture.keras_layers import survey
+from deadunits_tb.capture.keras_tap import UnitTap, backend_facts, check_backend
+from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.run_record import RunInfo
+from deadunits_tb.thresholds import Thresholds
+
+__all__ = ["DeadUnitsCallback"]
+
+
+class DeadUnitsCallback(keras.callbacks.Callback):
+    """Records which units die, since when and why, for the Dead Units tab of TensorBoard.
+
+    Give it to ``fit``, before callbacks that read ``logs["dead_fraction"]``, the share of dead units::
+
+        model.fit(x, y, callbacks=[DeadUnitsCallback("runs/mlp")])
+
+    Training is the same to the last bit as without it. Steps are counted as the optimizer counts them, from what it had
+    done before; another ``fit`` with the same callback goes on in the same run.
+
+    Args:
+        log_dir: The run's directory; records go into its sub-directory ``dead_units``.
+        every: Observe every n-th step; None to choose by cost.
+        layers: Which layers to watch, by name, path or object; a model or composite layer stands for all within it.
+            None for all.
+        thresholds: The numbers behind the verdicts, as :class:`~deadunits_tb.Thresholds` or some of them by name.
+        max_overhead: Share of the training time that observing may take, beyond an opening allowance of two seconds,
+            where ``every`` is None.
+        max_bytes: Most bytes of the run's event files.
+        on_alarm: Called with an :class:`~deadunits_tb.Alarm` when units enter an alarm state.
+        stop_on_alarm: Whether training ends then.
+        verbose: 1 to print, after each epoch and for each layer, the mean absolute activation and the number of units in
+            each alarm state.
+
+    Raises:
+        InvalidArgumentError: An argument has the wrong type or value, or Keras runs on a backend without taps.
+        UnknownNameError: There is no such threshold; or, when training begins, no such layer.
+        LogDirectoryError: The log directory cannot be written; when training begins.
+        MissingDependencyError: This version of Keras cannot be watched.
+    """
+
+    async_safe = True
+    """Keras may run the end of a batch in another thread: there we only read a number."""
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str],
+        *,
+        every: int | None = None,
+        layers: Iterable[str | keras.Layer] | None = None,
+        thresholds: Thresholds | Mapping[str, float] | None = None,
+        max_overhead: float = 0.01,
+        max_bytes: int = 2**30,
+        on_alarm: Callable[[Alarm], object] | None = None,
+        stop_on_alarm: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__()
+        check_log_dir(log_dir)
+        check_whole("every", every, 1, none="to choose by cost")
+        check_share("max_overhead", max_overhead)
+        check_whole("max_bytes", max_bytes, 1)
+        if on_alarm is not None and not callable(on_alarm):
+            raise InvalidArgumentError(f"on_alarm must be a function of one argument, an Alarm, not {on_alarm!r}")
+        if not isinstance(stop_on_alarm, bool):
+            raise InvalidArgumentError(f"stop_on_alarm must be True or False, not {stop_on_alarm!r}")
+        if verbose not in (0, 1):
+            raise InvalidArgumentError(f"verbose must be 0 or 1, not {verbose!r}")
+        check_backend()
+        keras_private.check_version()
+        self.log_dir = log_dir
+        self._every = every
+        self._layers = _checked_layers(layers)
+        self._thresholds = _checked_thresholds(thresholds)
+        self._max_overhead = max_overhead
+        self._max_bytes = max_bytes
+        self._on_alarm = on_alarm
+        self._stop_on_alarm = stop_on_alarm
+        self._verbose = verbose
+        self._monitor: Monitor | None = None
+        self._tap: UnitTap | None = None
+        self._watched_model: keras.Model | None = None
+        self._to_print = ""
+        self._epoch_begun = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Make sure of the arguments and the log directory, then build what observes."""
+        self._fit_ended()  # an earlier one may have ended with an exception
+        model = self._model
+        if self._monitor is None:
+            self._begin_run(model)
+        elif self._watched_model is not model:
+            raise InvalidArgumentError(
+                f"this callback has recorded another model into {os.fspath(self.log_dir)}: "
+                "make a DeadUnitsCallback with a log directory of its own for each model"
+            )
+        self._epoch_begun = False
+        if self._tap is not None:
+            self._tap.begin_fit(self._optimizer_steps())
+            self._finish_with(keras_private.fit_callbacks(sys._getframe(1)))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Print what the epoch before has left, below Keras's progress bar."""
+        self._print()
+        steps, epochs = (self.params or {}).get("steps"), (self.params or {}).get("epochs")
+        if not self._epoch_begun and self._tap is not None and self._monitor is not None and steps and epochs:
+            self._monitor.expect(self._tap.step + (epochs - epoch) * steps)
+        self._epoch_begun = True
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Get ready for the step that comes next."""
+        if self._tap is None:
+            return
+        steps, in_epoch = int(self._model.steps_per_execution), (self.params or {}).get("steps")
+        self._tap.arm(min(steps, max(1, in_epoch - batch)) if in_epoch else steps)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Put the share of dead units into the logs."""
+        self._log(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Put the share of dead units into the logs."""
+        self._log(logs)
+        if self._verbose and self._monitor is not None:
+            epochs = (self.params or {}).get("epochs")
+            self._to_print = epoch_table(self._monitor, f"epoch {epoch + 1}" + (f"/{epochs}" if epochs else ""))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Record what is left, and wait for the file."""
+        self._print()
+        self._fit_ended()
+
+    def _begin_run(self, model: keras.Model) -> None:
+        # What the user did wrong is raised from here, before training; what we do wrong is said, and training goes on.
+        problem: Exception | None = None
+        try:
+            found = survey(model, self._layers)
+        except InvalidArgumentError:
+            raise
+        except Exception as error:
+            problem, found = error, None
+        first_step = self._optimizer_steps()
+        self._monitor = monitor = Monitor(
+            self.log_dir,
+            _run_info(model, self._thresholds, self._every),
+            every=self._every,
+            max_overhead=self._max_overhead,
+            max_bytes=self._max_bytes,
+            initial_step=first_step,
+            on_alarm=_alarm_function(weakref.ref(self), self._on_alarm, self._stop_on_alarm),
+        )
+        self._watched_model = model
+        weakref.finalize(self, monitor.close).atexit = False  # there the monitor closes by itself
+        if problem is None and found is not None:
+            try:
+                for name, reason in found.skipped.items():
+                    monitor.skip(name, reason)
+                self._tap = UnitTap(model, found, self._thresholds, monitor, first_step)
+            except Exception as error:
+                problem = error
+        if problem is not None:
+            monitor.report("model", problem)
+
+    def _optimizer_steps(self) -> int:
+        optimizer = self._model.optimizer
+        return 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+    def _finish_with(self, callbacks: keras.callbacks.CallbackList | None) -> None:
+        """Finish also where ``fit`` ends with an exception: then nobody tells us, but its list of callbacks dies."""
+        if callbacks is not None:
+            myself = weakref.ref(self)
+            weakref.finalize(callbacks, lambda: (callback := myself()) and callback._fit_ended()).atexit = False
+
+    def _fit_ended(self) -> None:
+        if self._tap is not None:
+            self._tap.disarm()
+        if self._monitor is not None:
+            self._monitor.settle()
+
+    def _log(self, logs: dict[str, Any] | None) -> None:
+        if logs is not None and self._monitor is not None:
+            logs["dead_fraction"] = self._monitor.dead_fraction
+
+    def _print(self) -> None:
+        if self._to_print:
+            sys.stdout.write(self._to_print + "\n")
+            sys.stdout.flush()
+        self._to_print = ""
+
+
+def _checked_layers(layers: Any) -> tuple[str | keras.Layer, ...] | None:
+    if layers is None:
+        return None
+    if isinstance(layers, (str, keras.Layer)) or not isinstance(layers, Iterable):
+        raise InvalidArgumentError(f"layers must be a list of names or layers, or None for all, not {layers!r}")
+    chosen = tuple(layers)
+    for one in chosen:
+        if not isinstance(one, (str, keras.Layer)):
+            raise InvalidArgumentError(f"layers must hold names or layers, not {one!r}")
+    if not chosen:
+        raise InvalidArgumentError("layers is empty, so there is nothing to watch: leave it out to watch all")
+    return chosen
+
+
+def _checked_thresholds(thresholds: Any) -> Thresholds:
+    if thresholds is None:
+        return Thresholds()
+    if isinstance(thresholds, Thresholds):
+        return thresholds
+    if isinstance(thresholds, Mapping):
+        return Thresholds.from_dict(thresholds)
+    raise InvalidArgumentError(f"thresholds must be Thresholds or a mapping of some of them, not {thresholds!r}")
+
+
+def _alarm_function(
+    callback: weakref.ref[DeadUnitsCallback], on_alarm: Callable[[Alarm], object] | None, stop: bool
+) -> Callable[[Alarm], object] | None:
+    if not stop:
+        return on_alarm
+
+    def alarm(alarm: Alarm) -> None:
+        watching = callback()
+        if watching is not None:
+            watching._model.stop_training = True
+        if on_alarm is not None:
+            on_alarm(alarm)
+
+    return alarm
+
+
+def _run_info(model: keras.Model, thresholds: Thresholds, every: int | None) -> RunInfo:
+    framework, versions = backend_facts()
+    return RunInfo(
+        framework=framework, versions=versions, optimizer=_optimizer_facts(model), thresholds=thresholds, every=every
+    )
+
+
+def _optimizer_facts(model: keras.Model) -> dict[str, str | float]:
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer is None:
+        return {}
+    try:
+        settings = optimizer.get_config()
+    except Exception:  # an optimizer of the user's own need not have any
+        settings = {}
+    numbers = {
+        name: value if isinstance(value, str) else float(value)
+        for name, value in settings.items()
+        if isinstance(value, (str, int, float)) and name != "name"
+    }
+    return {"class": type(optimizer).__name__, **numbers}
