@@ -128,7 +128,7 @@ class Application:
     def get(self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, **query: Any) -> Answer:
         """Ask for a path."""
         sent = {"Accept-Encoding": "gzip", **(headers or {})}
-        response: TestResponse = self._client.open(path, method=method, query_string=query, headers=sent)
+        response: TestResponse = self._client.open(path, method=method, query_string=query or None, headers=sent)
         return _answer(response.status_code, dict(response.headers), response.data)
 
     def data(self, route: str, **parameters: Any) -> Answer:

@@ -48,11 +48,11 @@ class Query:
 
     def integer(self, name: str, low: int, high: int, default: int | None = None) -> int:
         """A whole number from ``low`` to ``high``; without a default it must be there."""
-        given = self.optional(name)
-        if given is None and default is not None:
+        if self.optional(name) is None and default is not None:
             return default
+        given = self.text(name)
         try:
-            value = int(self.text(name))
+            value = int(given)
         except ValueError as error:
             raise InvalidArgumentError(f"the parameter {name!r} must be a whole number, not {_shown(given)}") from error
         if not low <= value <= high:
@@ -86,7 +86,6 @@ class Query:
         return written.replace(**changes)
 
 
-def _shown(value: str | None) -> str:
+def _shown(text: str) -> str:
     """What the client sent, cut where it is long."""
-    text = value or ""
     return repr(text if len(text) <= 80 else text[:80] + "…")

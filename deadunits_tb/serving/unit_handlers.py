@@ -60,7 +60,9 @@ def unit(histories: Histories, query: Query) -> Reply:
             "states": states,
             "examples_since_active": silent,
             "last_active_step": last_active,
-            "statistics": {name: significant(layer.statistic(name, np.array([number]))[:, 0]) for name in layer.statistics},
+            "statistics": {
+                name: significant(layer.statistic(name, np.array([number]))[:, 0]) for name in layer.statistics
+            },
             "layer_median": {
                 name: significant(values) for name, values in _medians(histories, query, run, layer).items()
             },
