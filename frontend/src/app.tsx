@@ -3,7 +3,7 @@ import { useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { Bar } from "./bar/bar";
 import { ThresholdsPanel } from "./bar/thresholds_panel";
-import { PALETTES, inkOn } from "./domain/palette";
+import { inkOn, PALETTES } from "./domain/palette";
 import { STATE_LABELS } from "./domain/states";
 import { EmptyState } from "./help/empty";
 import { Help } from "./help/help";
@@ -36,7 +36,11 @@ function Content({ store }: { readonly store: Store }) {
   if (!runs) {
     return (
       <main class="view">
-        {error ? <Failure error={error} retry={store.runs.retry} /> : <Skeleton height={120} label="Loading the runs" />}
+        {error ? (
+          <Failure error={error} retry={store.runs.retry} />
+        ) : (
+          <Skeleton height={120} label="Loading the runs" />
+        )}
       </main>
     );
   }

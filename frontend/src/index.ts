@@ -1,6 +1,5 @@
 /** Entry of the TensorBoard plugin: the page imports this module and calls `render()`. */
 import { h, render as renderInto } from "preact";
-import uplotStyles from "uplot/dist/uPlot.min.css?inline";
 import { Api } from "./api/api";
 import { App } from "./app";
 import { connect } from "./host/tensorboard";
@@ -13,7 +12,7 @@ import views from "./style/views.css?inline";
 
 export function render(): void {
   const style = document.createElement("style");
-  style.textContent = [uplotStyles, tokens, base, controls, charts, views].join("\n");
+  style.textContent = [tokens, base, controls, charts, views].join("\n");
   document.head.append(style);
   const root = document.createElement("div");
   document.body.append(root);

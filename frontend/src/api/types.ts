@@ -9,8 +9,8 @@ export type Series = readonly (number | null)[];
 
 export interface RunEntry {
   readonly run: string;
-  readonly first_step: number;
-  readonly last_step: number;
+  readonly first_step: number | null;
+  readonly last_step: number | null;
   readonly records: number;
   readonly layers: number;
   readonly version: string;

@@ -46,7 +46,11 @@ function RunChooser() {
     <Chooser
       label="Run"
       current={current}
-      choices={runs.map(({ run, last_step }) => ({ value: run, text: run, note: `to step ${count(last_step)}` }))}
+      choices={runs.map(({ run, last_step }) => ({
+        value: run,
+        text: run,
+        ...(last_step === null ? {} : { note: `to step ${count(last_step)}` }),
+      }))}
       onChoose={(run) => store.go({ run, unit: null, rows: null, steps: null })}
     />
   );

@@ -3,6 +3,7 @@ import type { Distribution } from "../api/types";
 import { placeOf, type ValueScale } from "../domain/lookup";
 import { along, PALETTES, parseHex, type Rgb, SEQUENTIAL, type Theme, ZERO } from "../domain/palette";
 import type { Range, StepScale } from "../domain/steps";
+import { roundTicks } from "./line_domain";
 
 /** Height of the bars of exact zeros and of non-finite values, and what parts them from the rest. */
 export const BAR = 12;
@@ -141,12 +142,9 @@ export function drawQuantile(
   context.stroke();
 }
 
-/** Round values for the axis: powers of ten on a log scale, ends and middle (zero where it is inside) otherwise. */
+/** Round values for the axis: powers of ten on a log scale. */
 export function valueTicks(scale: ValueScale, most = 4): number[] {
-  if (scale.kind === "linear") {
-    const middle = scale.low < 0 && scale.high > 0 ? 0 : (scale.low + scale.high) / 2;
-    return [scale.low, middle, scale.high];
-  }
+  if (scale.kind === "linear") return roundTicks(scale.low, scale.high, 3);
   const [low, high] = [Math.ceil(Math.log10(scale.low) - 1e-9), Math.floor(Math.log10(scale.high) + 1e-9)];
   const stride = Math.max(1, Math.ceil((high - low + 1) / most));
   const ticks: number[] = [];

@@ -16,11 +16,11 @@ const MOST_POWERS = 3;
 export function domainOf(series: readonly (readonly (number | null)[])[]): Domain {
   const values = series.flat().filter((value): value is number => value !== null && Number.isFinite(value));
   if (values.length === 0) return { log: false, low: 0, high: 1, zero: null, ticks: [0, 1] };
-  const low = least(values);
-  const high = most(values);
+  const low = smallest(values);
+  const high = largest(values);
   const positive = values.filter((value) => value > 0);
-  if (low >= 0 && positive.length > 0 && high / least(positive) > WIDE) {
-    return logarithmic(least(positive), high, low === 0);
+  if (low >= 0 && positive.length > 0 && high / smallest(positive) > WIDE) {
+    return logarithmic(smallest(positive), high, low === 0);
   }
   return linear(low, high);
 }
@@ -29,6 +29,11 @@ export function domainOf(series: readonly (readonly (number | null)[])[]): Domai
 export function onDomain(domain: Domain, value: number | null): number | null {
   if (value === null || !Number.isFinite(value)) return null;
   return domain.log && value <= 0 ? domain.zero : value;
+}
+
+/** Height of a value that is on the domain, 0 at the bottom. */
+export function placeOn({ log, low, high }: Domain, value: number): number {
+  return log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
 }
 
 function logarithmic(low: number, high: number, zeros: boolean): Domain {
@@ -47,25 +52,25 @@ function linear(low: number, high: number): Domain {
     return { log: false, low: low - reach * (low === 0 ? 0.1 : 1), high: high + reach, zero: null, ticks: [low] };
   }
   const floor = low > 0 && low < 0.3 * high ? 0 : low;
-  const stride = niceStride((high - floor) / 2);
-  const ticks: number[] = [];
-  for (let tick = Math.ceil(floor / stride - 1e-9) * stride; tick <= high * (1 + 1e-9) + 1e-300; tick += stride) {
-    ticks.push(Math.abs(tick) < stride * 1e-6 ? 0 : tick);
-  }
+  const ticks = roundTicks(floor, high, 2);
   const room = (high - floor) * 0.06;
   return { log: false, low: floor - room, high: high + room, zero: null, ticks };
 }
 
-function niceStride(value: number): number {
-  const power = 10 ** Math.floor(Math.log10(value));
-  const digit = [5, 2, 1].find((factor) => factor * power <= value * (1 + 1e-9)) ?? 1;
-  return digit * power;
+/** Round values from `low` to `high`: `least` strides of 1, 2 or 5 times a power of ten, or a few more. */
+export function roundTicks(low: number, high: number, least: number): number[] {
+  const wanted = (high - low) / least;
+  const power = 10 ** Math.floor(Math.log10(wanted));
+  const stride = ([5, 2, 1].find((factor) => factor * power <= wanted * (1 + 1e-9)) ?? 1) * power;
+  const [first, last] = [Math.ceil(low / stride - 1e-9), Math.floor(high / stride + 1e-9)];
+  // Multiples of the stride by whole numbers: sums would drift, and zero must be zero.
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => (first + index) * stride);
 }
 
-function least(values: readonly number[]): number {
+function smallest(values: readonly number[]): number {
   return values.reduce((found, value) => Math.min(found, value), Number.POSITIVE_INFINITY);
 }
 
-function most(values: readonly number[]): number {
+function largest(values: readonly number[]): number {
   return values.reduce((found, value) => Math.max(found, value), Number.NEGATIVE_INFINITY);
 }

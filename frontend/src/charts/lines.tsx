@@ -1,15 +1,14 @@
-/** Lines over records with uPlot: loss, learning rate, and a unit's statistics. */
-import type { ReadonlySignal } from "@preact/signals";
-import { useComputed } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
-import uPlot from "uplot";
+/** Lines over records: loss, learning rate, and a unit's statistics. */
+import { type ReadonlySignal, useComputed } from "@preact/signals";
+import { useMemo, useRef } from "preact/hooks";
 import type { Series } from "../api/types";
 import { number } from "../domain/format";
 import type { Range, StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
+import { fitCanvas, useFrame } from "../ui/frame";
 import { useSize } from "../ui/size";
 import { CursorLine } from "./cursor";
-import { type Domain, domainOf, onDomain } from "./line_domain";
+import { type Domain, domainOf, onDomain, placeOn } from "./line_domain";
 
 export interface Line {
   readonly name: string;
@@ -17,9 +16,9 @@ export interface Line {
   /** Custom property of the colour, such as `--line-unit`. */
   readonly color: string;
   readonly width?: number;
-  readonly dash?: readonly number[];
 }
 
+/** A threshold: a dashed line at one value. */
 export interface Level {
   readonly value: number;
   readonly color: string;
@@ -34,124 +33,121 @@ interface Props {
   readonly label: string;
 }
 
-const AXIS_WIDTH = 52;
+const NO_LEVELS: readonly Level[] = [];
 
-export function Lines({ lines, levels = [], scale, range, height, label }: Props) {
+export function Lines({ lines, levels = NO_LEVELS, scale, range, height, label }: Props) {
   const store = useStore();
   const { ref, size } = useSize<HTMLDivElement>();
-  const plot = useRef<uPlot | null>(null);
-  const theme = store.host.theme.value;
-
-  useEffect(() => {
-    const element = ref.current;
-    if (!element) return;
-    const domain = domainOf([...lines.map(({ values }) => values), levels.map(({ value }) => value)]);
-    const data = dataOf(lines, levels, scale, domain);
-    const chart = new uPlot(optionsOf(lines, levels, domain, range, size.peek().width, height, element), data, element);
-    plot.current = chart;
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const domain = useMemo(
+    () => domainOf([...lines.map(({ values }) => values), levels.map(({ value }) => value)]),
+    [lines, levels],
+  );
+  useFrame(() => {
+    const [{ width }, shown] = [size.value, range.value];
+    void store.host.theme.value;
+    const element = canvas.current;
+    if (!element || width === 0 || !store.awake.value) return null;
     return () => {
-      chart.destroy();
-      plot.current = null;
+      const ratio = fitCanvas(element, width, height);
+      const context = element.getContext("2d");
+      if (!context) return;
+      context.setTransform(ratio, 0, 0, ratio, 0, 0);
+      context.clearRect(0, 0, width, height);
+      const color = (name: string): string => getComputedStyle(element).getPropertyValue(name);
+      const frame = { domain, range: shown, width, height };
+      for (const level of levels) drawLevel(context, frame, level.value, color(level.color));
+      for (const line of lines) drawLine(context, frame, line, color(line.color));
     };
-  }, [lines, levels, scale, height, theme]);
-
-  useEffect(
-    () =>
-      size.subscribe(({ width }) => {
-        if (width > 0) plot.current?.setSize({ width, height });
-      }),
-    [size, height],
-  );
-  useEffect(
-    () =>
-      range.subscribe(({ start, stop }) => {
-        plot.current?.setScale("x", { min: start, max: stop });
-      }),
-    [range],
-  );
+  }, [lines, levels, domain, scale, height]);
 
   const cursor = useComputed(() => {
     const step = store.cursor.value;
     if (step === null) return null;
     const { start, stop } = range.value;
-    const inner = size.value.width - AXIS_WIDTH;
-    return AXIS_WIDTH + ((scale.recordOf(step) + 0.5 - start) / (stop - start)) * inner;
+    return ((scale.recordOf(step) + 0.5 - start) / (stop - start)) * size.value.width;
   });
 
   return (
-    <div
-      ref={ref}
-      class="lines"
-      style={{ height: `${height}px` }}
-      role="img"
-      aria-label={label}
-      onPointerMove={(event) => {
-        const box = event.currentTarget.getBoundingClientRect();
-        const share = (event.clientX - box.left - AXIS_WIDTH) / (box.width - AXIS_WIDTH);
-        const { start, stop } = range.peek();
-        if (share >= 0) store.cursor.value = scale.stepAt(start + share * (stop - start));
-      }}
-      onPointerLeave={() => {
-        store.cursor.value = null;
-      }}
-    >
-      <CursorLine x={cursor} />
+    <div class="lines" style={{ height: `${height}px` }}>
+      <div class="axis-y" aria-hidden="true">
+        {domain.ticks.map((tick) => (
+          <span key={tick} class="tick-y" style={{ bottom: `calc(${placeOn(domain, tick) * 100}% - 0.6em)` }}>
+            {tick === domain.zero ? "0" : number(tick)}
+          </span>
+        ))}
+      </div>
+      <div
+        ref={ref}
+        class="plot bare"
+        role="img"
+        aria-label={label}
+        onPointerMove={(event) => {
+          const box = event.currentTarget.getBoundingClientRect();
+          const { start, stop } = range.peek();
+          store.cursor.value = scale.stepAt(start + ((event.clientX - box.left) / box.width) * (stop - start));
+        }}
+        onPointerLeave={() => {
+          store.cursor.value = null;
+        }}
+      >
+        {domain.ticks.map((tick) => (
+          <div key={tick} class="grid-line" style={{ bottom: `${placeOn(domain, tick) * 100}%` }} />
+        ))}
+        <canvas ref={canvas} class="fill" />
+        <CursorLine x={cursor} />
+      </div>
     </div>
   );
 }
 
-function dataOf(lines: readonly Line[], levels: readonly Level[], scale: StepScale, domain: Domain): uPlot.AlignedData {
-  const positions = scale.steps.map((_, record) => record + 0.5);
-  const flat = levels.map(({ value }) => positions.map(() => onDomain(domain, value)));
-  return [positions, ...flat, ...lines.map(({ values }) => values.map((value) => onDomain(domain, value)))];
+interface Frame {
+  readonly domain: Domain;
+  readonly range: Range;
+  readonly width: number;
+  readonly height: number;
 }
 
-function optionsOf(
-  lines: readonly Line[],
-  levels: readonly Level[],
-  domain: Domain,
-  range: ReadonlySignal<Range>,
-  width: number,
-  height: number,
-  element: HTMLElement,
-): uPlot.Options {
-  const style = getComputedStyle(element);
-  const color = (name: string): string => style.getPropertyValue(name).trim();
-  const [ink, grid] = [color("--text-2"), color("--grid")];
-  return {
-    width: Math.max(width, 1),
-    height,
-    padding: [6, 0, 4, 0],
-    cursor: { show: false },
-    legend: { show: false },
-    scales: {
-      x: { time: false, auto: false, range: () => [range.peek().start, range.peek().stop] },
-      y: { distr: domain.log ? 3 : 1, range: () => [domain.low, domain.high] },
-    },
-    axes: [
-      { show: false },
-      {
-        size: AXIS_WIDTH,
-        gap: 4,
-        font: `11px ${style.fontFamily}`,
-        stroke: ink,
-        grid: { stroke: grid, width: 1 },
-        ticks: { show: false },
-        splits: () => [...domain.ticks],
-        values: (_, splits) =>
-          splits.map((value) => (domain.zero !== null && value === domain.zero ? "0" : number(value))),
-      },
-    ],
-    series: [
-      {},
-      ...levels.map((level) => ({ stroke: color(level.color), width: 1, dash: [5, 4], points: { show: false } })),
-      ...lines.map((line) => ({
-        stroke: color(line.color),
-        width: line.width ?? 1.5,
-        ...(line.dash ? { dash: [...line.dash] } : {}),
-        spanGaps: true,
-        points: { show: line.values.filter((value) => value !== null).length < 3, size: 4, fill: color(line.color) },
-      })),
-    ],
-  };
+function drawLevel(
+  context: CanvasRenderingContext2D,
+  { domain, width, height }: Frame,
+  value: number,
+  color: string,
+): void {
+  const place = onDomain(domain, value);
+  if (place === null) return;
+  const y = Math.round((1 - placeOn(domain, place)) * height) + 0.5;
+  context.strokeStyle = color;
+  context.lineWidth = 1;
+  context.setLineDash([5, 4]);
+  context.beginPath();
+  context.moveTo(0, y);
+  context.lineTo(width, y);
+  context.stroke();
+  context.setLineDash([]);
+}
+
+/** Records without a value are bridged; a lone value is a dot. */
+function drawLine(
+  context: CanvasRenderingContext2D,
+  { domain, range, width, height }: Frame,
+  line: Line,
+  color: string,
+): void {
+  context.strokeStyle = context.fillStyle = color;
+  context.lineWidth = line.width ?? 1.5;
+  context.lineJoin = "round";
+  context.beginPath();
+  let [drawn, x, y] = [0, 0, 0];
+  const perRecord = width / (range.stop - range.start);
+  line.values.forEach((value, record) => {
+    const place = onDomain(domain, value);
+    if (place === null) return;
+    x = (record + 0.5 - range.start) * perRecord;
+    y = (1 - placeOn(domain, place)) * height;
+    if (drawn++ === 0) context.moveTo(x, y);
+    else context.lineTo(x, y);
+  });
+  if (drawn > 1) context.stroke();
+  else if (drawn === 1) context.fillRect(x - 2, y - 2, 4, 4);
 }

@@ -85,7 +85,7 @@ function worstRecord(series: StateSeries, from: number, to: number): number {
   return worst;
 }
 
-/** A round share, at least `most`, for the top of an axis: 1 %, 2 %, 5 %, 10 % … 100 %. */
+/** A round share, at least `most`, for the top of an axis: 1 %, 2 %, 3 %, 5 % … 100 %. */
 export function roundTop(most: number): number {
-  return [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1].find((top) => top >= most) ?? 1;
+  return [0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1].find((top) => top >= most) ?? 1;
 }

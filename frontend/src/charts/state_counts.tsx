@@ -76,7 +76,8 @@ function Stack({ series, model, top, awake }: StackProps) {
   const range = useComputed(() => ({ start: model.view.value.left, stop: model.view.value.right }));
   useFrame(() => {
     const [{ width, height }, shown] = [size.value, range.value];
-    const [theme, hidden, records] = [store.host.theme.value, store.hidden.value, model.extent.value.records];
+    const [theme, records] = [store.host.theme.value, model.extent.value.records];
+    const hidden = new Set([...store.hidden.value, ...WORST_FIRST.filter((label) => !isFlagged(label))]);
     const element = canvas.current;
     if (!element || width === 0 || height === 0 || !awake.value) return null;
     return () => {

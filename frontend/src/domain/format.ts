@@ -19,8 +19,8 @@ export function percent(share: number): string {
   if (value === 0) return "0\u00A0%";
   if (value < 0.01) return "<\u00A00.01\u00A0%";
   if (value > 99 && value < 100) return `${(Math.floor(value * 10) / 10).toFixed(1)}\u00A0%`;
-  const digits = value < 1 ? 2 : value < 10 ? 1 : 0;
-  return `${Number(value.toFixed(digits))}\u00A0%`;
+  const shown = value < 10 ? value.toPrecision(2) : value.toFixed(0);
+  return `${Number(shown)}\u00A0%`;
 }
 
 /** Three significant digits; powers of ten only where they are shorter. `null` reads as a dash. */
@@ -46,8 +46,12 @@ function minus(text: string): string {
 
 /** `learning_rate_too_high` to `Learning rate too high`. */
 export function phrase(name: string): string {
-  const words = name.replaceAll("_", " ");
-  return words.charAt(0).toUpperCase() + words.slice(1);
+  return sentence(name.replaceAll("_", " "));
+}
+
+/** Words that stand alone begin like a sentence. */
+export function sentence(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /** Seconds of overhead: `0.7 s`, `12 min`. */

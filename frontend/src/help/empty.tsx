@@ -12,8 +12,8 @@ export function EmptyState({ notes }: { readonly notes: readonly string[] }) {
     <main class="view empty">
       <h1>No units recorded yet</h1>
       <p>
-        This log directory holds no record of units. Add the callback to your training, then point TensorBoard at the same
-        directory:
+        This log directory holds no record of units. Add the callback to your training, then point TensorBoard at the
+        same directory:
       </p>
       <pre class="code">
         <code>
@@ -24,8 +24,8 @@ export function EmptyState({ notes }: { readonly notes: readonly string[] }) {
       </pre>
       <CopyButton icon="check" label="Copy the code" text={() => CODE} />
       <p class="hint">
-        Records show up here while training runs. If training has begun already: is the directory the one that TensorBoard was
-        started with?
+        Records show up here while training runs. If training has begun already: is the directory the one that
+        TensorBoard was started with?
       </p>
       {notes.length > 0 && (
         <div class="notice">

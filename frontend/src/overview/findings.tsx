@@ -1,9 +1,11 @@
 /** Judgements on the run: a cause, what supports it, what it rules out, and what to do. */
+import { useState } from "preact/hooks";
 import type { Finding } from "../api/types";
 import { count, percent, phrase } from "../domain/format";
 import { useStore } from "../state/context";
 
 const FOLDED_LAYERS = 6;
+const FOLDED_ITEMS = 4;
 
 export function Findings({ findings }: { readonly findings: readonly Finding[] }) {
   if (findings.length === 0) return null;
@@ -25,8 +27,7 @@ function Card({ finding }: { readonly finding: Finding }) {
         <h2>{phrase(finding.cause)}</h2>
         <span class={`chip level-${finding.level}`}>{finding.level}</span>
         {finding.confidence !== null && <span class="hint">confidence {percent(finding.confidence)}</span>}
-      </header>
-      <p class="finding-where">
+        <span class="spacer" />
         {step !== null && (
           <button
             type="button"
@@ -55,24 +56,33 @@ function Card({ finding }: { readonly finding: Finding }) {
         {finding.layers.length > FOLDED_LAYERS && (
           <span class="hint">and {count(finding.layers.length - FOLDED_LAYERS)} more</span>
         )}
-      </p>
-      <List title="Evidence" items={finding.evidence} />
-      <List title="What to do" items={finding.remedies} />
-      <List title="Ruled out" items={finding.ruled_out} />
+      </header>
+      <div class="finding-lists">
+        <List title="Evidence" items={finding.evidence} />
+        <List title="What to do" items={finding.remedies} />
+        <List title="Ruled out" items={finding.ruled_out} />
+      </div>
     </article>
   );
 }
 
 function List({ title, items }: { readonly title: string; readonly items: readonly string[] }) {
+  const [open, setOpen] = useState(false);
   if (items.length === 0) return null;
+  const shown = open || items.length <= FOLDED_ITEMS + 1 ? items : items.slice(0, FOLDED_ITEMS);
   return (
     <div class="finding-list">
       <h3>{title}</h3>
       <ul>
-        {items.map((item) => (
+        {shown.map((item) => (
           <li key={item}>{item}</li>
         ))}
       </ul>
+      {shown.length < items.length && (
+        <button type="button" class="link hint" onClick={() => setOpen(true)}>
+          {items.length - shown.length} more
+        </button>
+      )}
     </div>
   );
 }

@@ -31,8 +31,8 @@ export function OverviewView() {
       ) : (
         <>
           <Findings findings={overview.findings} />
-          <RunCharts overview={overview} scale={scale.value} range={range.value} />
           <LayerTable overview={overview} scale={scale.value} range={range.value} />
+          <RunCharts overview={overview} scale={scale.value} range={range.value} />
         </>
       )}
       <DataQuality overview={overview} />

@@ -10,16 +10,25 @@ export function useSize<T extends HTMLElement>(): {
 } {
   const ref = useRef<T>(null);
   const size = useMemo(() => signal<Size>({ width: 0, height: 0 }), []);
+  const observer = useMemo(
+    () =>
+      new ResizeObserver(([entry]) => {
+        const element = entry?.target;
+        if (!element) return;
+        const next = { width: element.clientWidth, height: element.clientHeight };
+        const now = size.peek();
+        if (next.width !== now.width || next.height !== now.height) size.value = next;
+      }),
+    [size],
+  );
+  // The element may come late, or be another one after a render.
+  const observed = useRef<T | null>(null);
   useEffect(() => {
-    const element = ref.current;
-    if (!element) return;
-    const observer = new ResizeObserver(() => {
-      const next = { width: element.clientWidth, height: element.clientHeight };
-      const now = size.peek();
-      if (next.width !== now.width || next.height !== now.height) size.value = next;
-    });
-    observer.observe(element);
-    return () => observer.disconnect();
-  }, [size]);
+    if (observed.current === ref.current) return;
+    observer.disconnect();
+    observed.current = ref.current;
+    if (ref.current) observer.observe(ref.current);
+  });
+  useEffect(() => () => observer.disconnect(), [observer]);
   return { ref, size };
 }

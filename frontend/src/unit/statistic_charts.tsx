@@ -74,8 +74,8 @@ function Chart({ name, value, scale, range }: Props & { readonly name: string })
   const given = value.lines[name] ?? [];
   const lines = useMemo<Line[]>(
     () => [
-      { name: "layer median", values: median, color: "--line-median" },
-      { name: "unit", values, color: "--line-unit", width: 1.8 },
+      { name: "layer median", values: median, color: "--line-median", width: 1.25 },
+      { name: "unit", values, color: "--line-unit", width: 1.4 },
     ],
     [value, name],
   );

@@ -1,7 +1,7 @@
 /** Why a unit is called what it is called: the rule, and the numbers that decided. */
 import type { DecidingNumber, UnitAnswer } from "../api/types";
 import { count, number, percent } from "../domain/format";
-import { STATE_LEVELS } from "../domain/states";
+import { isFlagged, STATE_LEVELS } from "../domain/states";
 import { useStore } from "../state/context";
 import { Swatch } from "../ui/swatch";
 
@@ -19,14 +19,11 @@ export function Verdict({ value }: { readonly value: UnitAnswer }) {
       </p>
       <p>{value.why}</p>
       {value.numbers.length > 0 && (
-        <table class="numbers">
-          <caption class="sr-only">Numbers that decided</caption>
-          <tbody>
-            {value.numbers.map((entry) => (
-              <NumberRow key={entry.name} entry={entry} />
-            ))}
-          </tbody>
-        </table>
+        <dl class="numbers" aria-label="Numbers that decided">
+          {value.numbers.map((entry) => (
+            <NumberRow key={entry.name} entry={entry} />
+          ))}
+        </dl>
       )}
       {rule && (
         <details>
@@ -42,23 +39,28 @@ export function Verdict({ value }: { readonly value: UnitAnswer }) {
 
 function NumberRow({ entry }: { readonly entry: DecidingNumber }) {
   return (
-    <tr>
-      <th scope="row">{entry.name}</th>
-      <td class="numeric strong">{number(entry.value)}</td>
-      <td class="hint">
-        {entry.comparison} {entry.threshold !== null && number(entry.threshold)}
-      </td>
-      <td class="hint name">{entry.threshold_name}</td>
-    </tr>
+    <div>
+      <dt>{entry.name}</dt>
+      <dd>
+        <b>{number(entry.value)}</b>
+        {entry.threshold !== null && (
+          <span class="hint" title={entry.threshold_name ?? undefined}>
+            {entry.comparison} {number(entry.threshold)}
+          </span>
+        )}
+      </dd>
+    </div>
   );
 }
 
 /** `since step 240 · born dead · on 51,200 examples · fires on at most 0.006 % of examples` */
 function since(value: UnitAnswer): string {
   const parts = [];
+  const flagged = isFlagged(value.state);
   if (value.born === true && value.state === "dead") parts.push("born dead");
   else if (value.since_step !== null) parts.push(`since step ${count(value.since_step)}`);
-  if (value.examples !== null) parts.push(`${count(value.examples)} examples`);
-  if (value.rate_upper_bound !== null) parts.push(`fires on at most ${percent(value.rate_upper_bound)} (95 % bound)`);
+  if (flagged && value.examples !== null) parts.push(`${count(value.examples)} examples`);
+  if (flagged && value.rate_upper_bound !== null)
+    parts.push(`fires on at most ${percent(value.rate_upper_bound)} (95 % bound)`);
   return parts.join(" · ");
 }
