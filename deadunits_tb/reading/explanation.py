@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deadunits_tb.reading.grounds import Moment, Number, ground
+from deadunits_tb.reading.grounds import Number, ground
+from deadunits_tb.reading.moment import Moment
 from deadunits_tb.reading.phrases import count
 from deadunits_tb.record import NEVER, Evidence, Memory, Statistics, Window
 from deadunits_tb.thresholds import Thresholds

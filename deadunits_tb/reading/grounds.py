@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
+from deadunits_tb.reading.moment import Moment
 from deadunits_tb.reading.phrases import count, listing, measured, percent, percent_bound
-from deadunits_tb.record import NEVER, Evidence, Int, Statistics, Window, reference_rate
-from deadunits_tb.thresholds import Thresholds
-from deadunits_tb.units import LayerInfo, UnitState
-from deadunits_tb.verdicts import chance_of_loss, finite_units, judges_silence, layer_scale, signal_known
+from deadunits_tb.record import NEVER, reference_rate
+from deadunits_tb.units import UnitState
+from deadunits_tb.verdicts import chance_of_loss, judges_silence
 
 Comparison = Literal["at least", "at most", "below", "above", "equal to"]
 _HOLDS: Mapping[Comparison, Callable[[float, float], bool]] = {
@@ -24,8 +24,6 @@ _HOLDS: Mapping[Comparison, Callable[[float, float], bool]] = {
     "above": operator.gt,
     "equal to": operator.eq,
 }
-_Z_95 = 1.6449
-"""One-sided 95 % quantile of the normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,79 +52,6 @@ class Number:
 
 Ground = tuple[str, list[Number]]
 """A sentence about a unit, which is its subject, and the numbers in it that the rule compares."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One layer at one record, with what concerns the layer as a whole worked out once.
-
-    Attributes:
-        info: The layer.
-        window: What the record covers.
-        statistics: Of the record; without rows where it holds none.
-        evidence: Counters up to and including the record.
-        thresholds: The numbers that decide.
-        witnessed: Whether the error signal was recorded where its absence proves something.
-        quiet: ``int64 [units]`` examples without firing and, where that is witnessed, without error signal.
-        scale: Root mean square of the layer's output, 0 if unknown.
-        mean_abs: Mean absolute output of the layer, NaN if unknown.
-    """
-
-    info: LayerInfo
-    window: Window
-    statistics: Statistics
-    evidence: Evidence
-    thresholds: Thresholds
-    witnessed: bool
-    quiet: Int
-    scale: float
-    mean_abs: float
-
-    @classmethod
-    def of(
-        cls, info: LayerInfo, window: Window, statistics: Statistics | None, evidence: Evidence, thresholds: Thresholds
-    ) -> Moment:
-        """Work out what concerns the layer as a whole."""
-        units = len(evidence.last_active_step)
-        present = statistics or Statistics((), np.empty((0, units), np.float32))
-        finite = finite_units(present, units)
-        size = present.get("mean_abs")
-        # Without statistics the counter itself tells whether a gradient was recorded: it never rises otherwise.
-        thinned = statistics is None and info.witness == "pre_activation" and evidence.examples_without_signal.any()
-        witnessed = signal_known(info, present) or bool(thinned)
-        silent = evidence.examples_since_active
-        return cls(
-            info=info,
-            window=window,
-            statistics=present,
-            evidence=evidence,
-            thresholds=thresholds,
-            witnessed=witnessed,
-            quiet=np.minimum(silent, evidence.examples_without_signal) if witnessed else silent,
-            scale=layer_scale(present, finite),
-            mean_abs=float(np.mean(size[finite], dtype=float)) if size is not None and finite.any() else math.nan,
-        )
-
-    def value(self, statistic: str, unit: int) -> float:
-        """One statistic of one unit, NaN if it was not recorded."""
-        values = self.statistics.get(statistic)
-        return math.nan if values is None else float(values[unit])
-
-    def rate_upper_bound(self, unit: int) -> float | None:
-        """Upper 95 % confidence bound of the firing rate per example.
-
-        The rule of three for silence (0 of n: 3/n), the one-sided Wilson bound for a window in which the unit fired;
-        None where firing means nothing.
-        """
-        if not self.info.nonlinear:
-            return None
-        share, n = self.value("active_fraction", unit), self.window.examples
-        if share > 0 and n:
-            middle = share + _Z_95**2 / (2 * n)
-            spread = _Z_95 * math.sqrt(max(0.0, share * (1 - share) / n + _Z_95**2 / (4 * n * n)))
-            return min(1.0, (middle + spread) / (1 + _Z_95**2 / n))
-        silent = int(self.evidence.examples_since_active[unit])
-        return min(1.0, 3 / silent) if silent else None
 
 
 def ground(moment: Moment, state: UnitState, unit: int) -> Ground:
@@ -179,33 +104,59 @@ def _dead(m: Moment, unit: int) -> Ground:
 
 
 def _dying(m: Moment, unit: int) -> Ground:
-    t, e, w = m.thresholds, m.evidence, m.window
-    share, reference = m.value("active_fraction", unit), float(reference_rate(e.reference[unit]))
-    quiet = int(m.quiet[unit])
-    seen, fired = (w.examples, share) if share > 0 else (quiet, 0.0)
-    lost = np.asarray((1 - t.dying_loss) * reference)
-    chance = float(chance_of_loss(np.array([fired], np.float32), np.asarray(seen), lost)[0])
-    by_chance = Number("probability of that by chance", chance, "at most", t.dying_significance, "dying_significance")
-    once = f"once it fired on about {percent(reference)} of them"
-    if share > 0:
-        loss = 1 - share / reference if reference else 0.0
-        return (
-            f"fired on {percent(share)} of the last {count(w.examples, 'example')}, {once}: chance alone explains that "
-            f"with a probability of at most {measured(chance)}",
-            [
-                Number("share of examples on which it fired", share, "below", t.dying_share, "dying_share"),
-                Number("share of its own rate that it lost", loss, "at least", t.dying_loss, "dying_loss"),
-                by_chance,
-            ],
-        )
+    """The rule has two halves; the one that is told first is the one that fits the record, if it holds."""
+    halves = [_falling_silent(m, unit), _firing_less(m, unit)]
+    if m.value("active_fraction", unit) > 0:
+        halves.reverse()
+    return next((half for half in halves if all(number.holds for number in half[1])), halves[0])
+
+
+def _falling_silent(m: Moment, unit: int) -> Ground:
+    t, quiet = m.thresholds, int(m.quiet[unit])
     sentence = _silence(m, unit)
     numbers = [Number(f"examples {_without(m)}", quiet, "at least", t.unknown_examples, "unknown_examples")]
-    if e.last_active_step[unit] != NEVER:
-        numbers.append(by_chance)
-        sentence += f", {once}"
+    if m.evidence.last_active_step[unit] != NEVER:
+        numbers.append(_by_chance(m, unit, 0.0, quiet))
+        sentence += f", {_once(m, unit)}"
     if quiet < t.dead_examples:
         sentence += f"; {count(t.dead_examples)} are needed to call it dead"
     return sentence, numbers
+
+
+def _firing_less(m: Moment, unit: int) -> Ground:
+    t, share, reference = m.thresholds, m.value("active_fraction", unit), _reference(m, unit)
+    chance = _by_chance(m, unit, share, m.window.examples)
+    fired = f"fired on {percent(share)} of" if share > 0 else "did not fire on"
+    return (
+        f"{fired} the last {count(m.window.examples, 'example')}, {_once(m, unit)}: chance alone explains that with a "
+        f"probability of at most {measured(chance.value)}",
+        [
+            Number("share of examples on which it fired", share, "below", t.dying_share, "dying_share"),
+            Number(
+                "share of its own rate that it lost",
+                1 - share / reference if reference else 0.0,
+                "at least",
+                t.dying_loss,
+                "dying_loss",
+            ),
+            chance,
+        ],
+    )
+
+
+def _by_chance(m: Moment, unit: int, share: float, examples: int) -> Number:
+    t = m.thresholds
+    lost = np.asarray((1 - t.dying_loss) * _reference(m, unit))
+    chance = float(chance_of_loss(np.array([share], np.float32), np.asarray(examples), lost)[0])
+    return Number("probability of that by chance", chance, "at most", t.dying_significance, "dying_significance")
+
+
+def _once(m: Moment, unit: int) -> str:
+    return f"once it fired on about {percent(_reference(m, unit))} of them"
+
+
+def _reference(m: Moment, unit: int) -> float:
+    return float(reference_rate(m.evidence.reference[unit]))
 
 
 def _sparse(m: Moment, unit: int) -> Ground:
