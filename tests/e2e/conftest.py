@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Frame, Page, expect
+from playwright.sync_api import Browser, expect
 
 import planted
 import stage
 from deadunits_tb import DeadUnitsWriter
+from watched import Watched
 
 expect.set_options(timeout=20_000)
-
-Serve = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -30,35 +27,6 @@ def browser() -> Iterator[Browser]:
             # Where nobody looks at what was skipped, a missing browser is a failure.
             (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
         yield browser
-
-
-@dataclass
-class Watched:
-    """A page and what must not happen on it."""
-
-    page: Page
-    problems: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.page.on("pageerror", lambda error: self.problems.append(f"exception: {error}"))
-        self.page.on("console", self._console)
-        self.page.on("request", lambda request: self._request(request.url))
-        self.page.on("dialog", lambda dialog: (self.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-
-    def _console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
-            self.problems.append(f"console: {message.text}")
-
-    def _request(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("data", "blob", "about") and parts.hostname not in ("localhost", "127.0.0.1"):
-            self.foreign.append(url)
-
-    def tab(self, url: str, **place: object) -> Frame:
-        """Open a place in the Dead Units tab and give the frame it lives in."""
-        self.page.goto(stage.link(url, **place))
-        return stage.tab_frame(self.page)
 
 
 @pytest.fixture
@@ -73,7 +41,7 @@ def watched(browser: Browser) -> Iterator[Watched]:
 
 
 @pytest.fixture(scope="session")
-def serve() -> Iterator[Serve]:
+def serve() -> Iterator[stage.Serve]:
     """Start a TensorBoard on a log directory, with flags; returns its address. Ended with the session."""
     with contextlib.ExitStack() as stack:
         yield lambda log_dir, *flags: stack.enter_context(stage.tensorboard(log_dir, *flags))
@@ -90,5 +58,5 @@ def planted_log(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def planted_url(serve: Serve, planted_log: pathlib.Path) -> str:
+def planted_url(serve: stage.Serve, planted_log: pathlib.Path) -> str:
     return serve(planted_log)

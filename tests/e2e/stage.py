@@ -10,11 +10,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlencode
 
 from playwright.sync_api import Browser, Frame, Page, sync_playwright
 
+Serve = Callable[..., str]
+"""Serves a log directory with flags of TensorBoard's; returns its address."""
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # Software rendering, and no talk with the browser's maker: nothing leaves this machine.
 QUIET = ("--disable-gpu", "--disable-background-networking", "--disable-component-update")

@@ -1,0 +1,233 @@
+"""The tab in a real browser: what is on screen is what the log says."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Frame, Locator, expect
+
+import planted
+from deadunits_tb import DeadUnitsWriter
+from stage import Serve
+from watched import Watched
+
+HEADLINE = "12 of 112 units dead (10.7 %), 1 saturated at step 119"
+DEAD_IN_HIDDEN_1 = "11 of 64 units dead (17 %)"
+
+
+def layer_row(tab: Frame, layer: str) -> Locator:
+    return tab.locator("tr.layer-row").filter(has=tab.get_by_role("button", name=layer, exact=True))
+
+
+def open_threshold(tab: Frame, name: str, value: str) -> None:
+    tab.get_by_role("button", name="Thresholds").click()
+    box = tab.get_by_label(name, exact=True)
+    box.fill(value)
+    box.press("Enter")
+    box.blur()
+
+
+def pixel(tab: Frame, x: float, y: float) -> tuple[int, ...]:
+    """Colour of the heatmap at a place given as shares of its width and height."""
+    return tuple(
+        tab.locator(".heatmap canvas").evaluate(
+            """(canvas, [x, y]) => [...canvas.getContext("2d").getImageData(
+                 Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data.slice(0, 3)]""",
+            [x, y],
+        )
+    )
+
+
+def color(tab: Frame, state: str) -> tuple[int, ...]:
+    """The colour of a state, as the legend shows it."""
+    name = tab.evaluate(
+        "state => getComputedStyle(document.documentElement).getPropertyValue(`--state-${state}`)", state
+    )
+    return tuple(bytes.fromhex(name.strip().lstrip("#")))
+
+
+def expect_pixel(tab: Frame, watched: Watched, place: tuple[float, float], state: str) -> None:
+    """Wait until the heatmap shows a state at a place: tiles arrive when they do."""
+    for _ in range(100):
+        if pixel(tab, *place) == color(tab, state):
+            return
+        watched.page.wait_for_timeout(100)
+    assert pixel(tab, *place) == color(tab, state)
+
+
+def heatmap_readout(tab: Frame) -> Locator:
+    return tab.get_by_role("region", name="Units over steps").locator(".readout")
+
+
+def row_of(unit: int, units: int = 64) -> float:
+    return (unit + 0.5) / units
+
+
+@pytest.mark.parametrize("fast", ["true", "false"], ids=["rust data server", "python loader"])
+def test_overview_shows_every_record_and_the_layers_worst_first(
+    fast: str, serve: Serve, planted_log: pathlib.Path, watched: Watched
+) -> None:
+    tab = watched.tab(serve(planted_log, f"--load_fast={fast}"), run="dying")
+    expect(tab.locator(".headline")).to_contain_text(HEADLINE)
+    names = tab.locator("tr.layer-row th button")
+    expect(names).to_have_text(["hidden_1", planted.HOSTILE, "hidden_2"])
+    expect(layer_row(tab, "hidden_1")).to_contain_text("11")
+    expect(layer_row(tab, "hidden_2")).to_contain_text("saturated")
+    expect(tab.get_by_role("main")).to_contain_text(f"{planted.STEPS} of {planted.STEPS} written")
+
+
+def test_the_heatmap_paints_each_unit_in_its_state(watched: Watched, planted_url: str) -> None:
+    tab = watched.tab(planted_url, run="dying")
+    tab.get_by_role("button", name="hidden_1", exact=True).click()
+    expect(tab.locator(".lead")).to_contain_text(DEAD_IN_HIDDEN_1)
+    expect_pixel(tab, watched, (0.99, row_of(3)), "dead")
+    for unit, state in ((0, "dead"), (9, "dead"), (10, "active"), (20, "dead"), (40, "active")):
+        assert pixel(tab, 0.99, row_of(unit)) == color(tab, state), unit
+    assert pixel(tab, 0.1, row_of(3)) == color(tab, "active")
+    dying = (planted.DYING[3] + 5) / planted.STEPS
+    assert pixel(tab, dying, row_of(3)) == color(tab, "dying")
+
+
+def test_hover_reads_the_cell_under_the_pointer(watched: Watched, planted_url: str) -> None:
+    tab = watched.tab(planted_url, run="dying", layer="hidden_1")
+    expect_pixel(tab, watched, (0.99, row_of(3)), "dead")
+    box = tab.locator(".heatmap").bounding_box()
+    assert box is not None
+    watched.page.mouse.move(box["x"] + 0.999 * box["width"], box["y"] + row_of(3) * box["height"])
+    expect(heatmap_readout(tab)).to_contain_text(re.compile(r"unit 3\b.*step 119.*dead"))
+
+
+def test_a_click_opens_the_unit_with_the_numbers_that_decided(watched: Watched, planted_url: str) -> None:
+    tab = watched.tab(planted_url, run="dying", layer="hidden_1")
+    expect_pixel(tab, watched, (0.99, row_of(3)), "dead")
+    box = tab.locator(".heatmap").bounding_box()
+    assert box is not None
+    watched.page.mouse.click(box["x"] + 0.99 * box["width"], box["y"] + row_of(3) * box["height"])
+    drawer = tab.get_by_role("complementary", name="Unit 3 of layer hidden_1")
+    expect(drawer).to_contain_text(f"since step {planted.DYING[3]}")
+    expect(drawer).to_contain_text("did not fire on the last 21,504 examples")
+    expect(drawer.get_by_role("row").filter(has_text="dead_examples")).to_contain_text("3,000")
+    for statistic in ("active_fraction", "gradient", "mean"):
+        expect(drawer).to_contain_text(statistic)
+    drawer.get_by_role("button", name="Next flagged").click()
+    expect(tab.get_by_role("complementary", name="Unit 4 of layer hidden_1")).to_be_visible()
+    watched.page.keyboard.press("Escape")
+    expect(tab.locator(".drawer")).to_have_count(0)
+
+
+def test_the_keyboard_alone_reaches_a_unit(watched: Watched, planted_url: str) -> None:
+    tab = watched.tab(planted_url, run="dying", layer="hidden_1")
+    expect_pixel(tab, watched, (0.99, row_of(3)), "dead")
+    heatmap = tab.get_by_role("application")
+    heatmap.focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowDown"):
+        heatmap.press(key)
+    readout = heatmap_readout(tab)
+    expect(readout).to_contain_text(re.compile(r"unit \d+.*step \d+"))
+    unit = re.findall(r"unit (\d+)", readout.inner_text())[0]
+    expect(readout.locator("[aria-live]")).to_contain_text(f"unit {unit}", ignore_case=True)
+    heatmap.press("Enter")
+    expect(tab.get_by_role("complementary", name=f"Unit {unit} of layer hidden_1")).to_be_visible()
+
+
+def test_thresholds_act_at_once_and_can_be_taken_back(watched: Watched, planted_url: str) -> None:
+    tab = watched.tab(planted_url, run="dying", layer="hidden_1")
+    expect(tab.locator(".lead")).to_contain_text(DEAD_IN_HIDDEN_1)
+    expect(tab.locator(".verdict-note")).to_have_text("Verdicts as written by the run")
+    # Only the unit that was silent from the first step on has not fired for 30,000 examples.
+    open_threshold(tab, "dead_examples", "30000")
+    expect(tab.locator(".verdict-note")).to_contain_text("Recomputed with 1 changed threshold")
+    expect(tab.locator(".lead")).to_contain_text("1 of 64 units dead")
+    expect_pixel(tab, watched, (0.99, row_of(20)), "dead")
+    expect_pixel(tab, watched, (0.99, row_of(3)), "dying")
+    tab.get_by_role("button", name="Back to the run's own").click()
+    expect(tab.locator(".lead")).to_contain_text(DEAD_IN_HIDDEN_1)
+
+
+def test_a_link_brings_everything_back(watched: Watched, planted_url: str) -> None:
+    place: dict[str, Any] = {"run": "dying", "layer": "hidden_1", "unit": 4, "order": "death", "what": "statistic"}
+    tab = watched.tab(planted_url, **place, statistic="gradient", thresholds="dead_examples:30000")
+    for _ in range(2):
+        expect(tab.get_by_role("complementary", name="Unit 4 of layer hidden_1")).to_contain_text("dying")
+        expect(tab.get_by_label("Order", exact=True)).to_have_value("death")
+        expect(tab.get_by_label("Statistic", exact=True).first).to_have_value("gradient")
+        expect(tab.locator(".verdict-note")).to_contain_text("Recomputed")
+        watched.page.reload()
+        tab = watched.frame()
+
+
+def test_back_returns_to_the_overview(watched: Watched, planted_url: str) -> None:
+    tab = watched.tab(planted_url, run="dying")
+    expect(tab.locator(".headline")).to_be_visible()
+    tab.get_by_role("button", name="hidden_1", exact=True).click()
+    expect(tab.locator(".lead")).to_be_visible()
+    assert "p.dead_units.layer=hidden_1" in watched.page.url
+    watched.page.go_back()
+    expect(tab.locator(".headline")).to_be_visible()
+
+
+def test_dark_mode_follows_tensorboard(watched: Watched, planted_url: str) -> None:
+    tab = watched.tab(planted_url, run="dying", layer="hidden_1")
+    expect_pixel(tab, watched, (0.99, row_of(40)), "active")
+    light = color(tab, "active")
+    watched.page.get_by_role("button", name=re.compile("dark", re.IGNORECASE)).click()
+    watched.page.get_by_role("menuitem", name=re.compile("^Dark")).click()
+    expect(tab.locator("html")).to_have_attribute("data-theme", "dark")
+    assert color(tab, "active") != light
+    expect_pixel(tab, watched, (0.99, row_of(40)), "active")
+
+
+def test_a_hostile_layer_name_stays_text(watched: Watched, planted_url: str) -> None:
+    tab = watched.tab(planted_url, run="dying")
+    tab.get_by_role("button", name=planted.HOSTILE, exact=True).click()
+    expect(tab.get_by_role("heading", level=1)).to_contain_text(planted.HOSTILE)
+    expect_pixel(tab, watched, (0.99, row_of(3, 16)), "dead")
+    assert tab.locator("script").count() == 1, "only TensorBoard's own"
+
+
+def test_a_layer_that_does_not_exist_is_said_in_a_sentence(watched: Watched, planted_url: str) -> None:
+    tab = watched.tab(planted_url, run="dying", layer="hidden_9")
+    expect(tab.get_by_role("alert")).to_contain_text("hidden_9")
+    tab.get_by_role("button", name="Back to the overview").click()
+    expect(tab.locator(".headline")).to_be_visible()
+    assert all("404" in problem for problem in watched.problems), watched.problems
+    watched.problems.clear()
+
+
+def test_below_a_path_prefix(watched: Watched, serve: Serve, planted_log: pathlib.Path) -> None:
+    tab = watched.tab(serve(planted_log, "--path_prefix=/teams/vision"), run="dying", layer="hidden_1")
+    expect(tab.locator(".lead")).to_contain_text(DEAD_IN_HIDDEN_1)
+    expect_pixel(tab, watched, (0.99, row_of(3)), "dead")
+
+
+def test_an_empty_log_directory_shows_the_code_that_fills_it(
+    watched: Watched, serve: Serve, tmp_path: pathlib.Path
+) -> None:
+    tab = watched.tab(serve(tmp_path))
+    expect(tab.get_by_role("main")).to_contain_text("from deadunits_tb.keras import DeadUnitsCallback")
+
+
+@pytest.fixture
+def growing(tmp_path: pathlib.Path) -> Iterator[DeadUnitsWriter]:
+    with DeadUnitsWriter(tmp_path / "live") as writer:
+        planted.write(writer, planted.RUNS["dying"], first_step=0, steps=45)
+        writer.flush()
+        yield writer
+
+
+def test_a_growing_run_is_followed_without_losing_the_place(
+    watched: Watched, serve: Serve, growing: DeadUnitsWriter, tmp_path: pathlib.Path
+) -> None:
+    tab = watched.tab(serve(tmp_path), run="live", layer="hidden_1", unit=9, order="death")
+    drawer = tab.get_by_role("complementary", name="Unit 9 of layer hidden_1")
+    expect(drawer.locator(".verdict-state")).to_contain_text("active")
+    planted.write(growing, planted.RUNS["dying"], first_step=45, steps=planted.STEPS - 45)
+    growing.flush()
+    watched.page.get_by_role("button", name=re.compile("reload", re.IGNORECASE)).click()
+    expect(drawer.locator(".verdict-state")).to_contain_text("dead", timeout=40_000)
+    expect(tab.get_by_label("Order", exact=True)).to_have_value("death")
+    expect(tab.locator(".lead")).to_contain_text("at step 119")
