@@ -172,7 +172,7 @@ def confirm(found: Byte, window: Window, evidence: Evidence, memory: Memory, thr
     A milder state than the present one is entered at once. A more severe one waits until enough records in a row were
     at least as severe and cover enough examples; ``active``, ``unknown``, ``frozen`` and ``non_finite`` never wait.
     """
-    moving = np.flatnonzero((found != memory.state) | (memory.pending != memory.state))  # all others stay as they are
+    moving = np.flatnonzero(found != memory.state)  # all others stay as they are, and wait for nothing
     states, held_since = found.copy(), memory.since.copy()
     nothing = np.zeros(len(found), np.int64)
     after = Memory(

@@ -184,8 +184,9 @@ def test_an_exception_in_the_users_callback_is_said_and_recording_goes_on(tmp_pa
     thresholds = Thresholds(unknown_examples=1, dead_examples=1, confirm_examples=1, confirm_records=1)
     monitor = Monitor(tmp_path, RunInfo(layers=(HIDDEN,), thresholds=thresholds), every=1, on_alarm=complain)
     with pytest.warns(MonitorWarning, match="will not call on_alarm again.*no mail server for hidden") as warned:
-        train(monitor, range(5), dead=[0])
+        train(monitor, range(3), dead=[0])
     assert len(warned) == 1
+    train(monitor, range(3, 5), dead=[0, 1, 2, 3])  # another alarm, which nobody hears
     monitor.close()
     assert [record.step for record in history(tmp_path).records] == [0, 1, 2, 3, 4]
     assert "no mail server" in history(tmp_path).records[-1].errors[0]
@@ -281,6 +282,21 @@ def test_a_bad_loss_is_recorded(tmp_path, loss):
     monitor.close()
     assert str(history(tmp_path).records[-1].loss) == str(loss)
     assert history(tmp_path).layer("hidden").record(-1).states[0] == UnitState.NON_FINITE
+
+
+def test_inputs_of_a_window_are_merged_and_a_bad_one_stays_to_be_seen(tmp_path):
+    monitor = Monitor(tmp_path, RUN, every=1)
+    inputs = [(2, 1.0, 2.0, 0.0, 2.0), (2, 5.0, 0.0, 5.0, 5.0), (1, 3.0, 0.0, 3.0, 3.0)]
+    inputs += [inputs[0], (2, math.nan, math.nan, math.nan, math.nan), inputs[1]]
+    for step, fed in enumerate([None, *inputs]):
+        monitor.observe(
+            step, lambda step=step, fed=fed: seen(step, inputs=fed, examples=8 if not step else 3), seconds=0
+        )
+    monitor.close()
+    none, whole, bad = (record.inputs for record in history(tmp_path).records)
+    assert none is None
+    assert dataclasses.astuple(whole) == pytest.approx((3.0, math.sqrt(18 / 5), 0.0, 5.0))
+    assert all(math.isnan(number) for number in dataclasses.astuple(bad))
 
 
 def test_a_file_that_cannot_be_written_any_more_is_said_once(tmp_path):

@@ -191,6 +191,16 @@ def test_a_run_of_many_million_steps_keeps_to_the_most(total):
     assert 1000 <= made <= MOST_RECORDS - 1
 
 
+@pytest.mark.parametrize(("initial", "most"), [(0, MOST_RECORDS), (1000, MOST_RECORDS // 2)])
+def test_the_last_record_is_kept_for_the_end(initial, most):
+    schedule, step = RecordSchedule(initial_step=initial), initial
+    while schedule.due(step):
+        schedule.recorded(step)
+        step += int(schedule._distance) + 1
+    assert schedule.records == most - 1
+    assert not schedule.due(2**2000)
+
+
 @pytest.mark.parametrize("total", [1, 10, 900, 1500, 5000, 20_000, 100_000])
 def test_a_run_of_known_length_is_covered_evenly(total):
     made = records_of(RecordSchedule(total_steps=total), range(total))

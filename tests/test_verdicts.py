@@ -309,6 +309,11 @@ BOUNDARIES = {
         {"first": {"update_ratio": 0}},
         {"first": {"update_ratio": 0}, "window": {"run_moves": math.nan}},
     ),
+    "stagnant: a unit that fired": (
+        S.STAGNANT,
+        {"first": {"update_ratio": 0}},
+        {"first": {"update_ratio": 0, "active_fraction": 0}},
+    ),
     "disconnected: every outgoing weight zero": (
         S.DISCONNECTED,
         {"first": {"norm_out": 0}},
@@ -370,8 +375,8 @@ def test_a_layer_that_is_uniformly_tiny_is_healthy():
 
 
 def test_a_layer_that_is_silent_throughout_is_dead():
-    found = candidate(**SILENT, first={}, carried=QUIET)
-    assert found == S.DEAD
+    assert candidate(**SILENT, first={}, carried=QUIET) == S.DEAD
+    assert candidate(**SILENT, first={}) == S.SPARSE  # and not dormant: there is nothing to compare with
 
 
 def test_without_activations_nothing_is_known_but_movement():
