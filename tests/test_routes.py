@@ -39,6 +39,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Application:
             writer.observe(step, "hidden", values, gradients=gradients, weights=rng.normal(size=(4, UNITS)))
             if step >= 40:
                 writer.observe(step, "late", np.tanh(rng.normal(size=(256, 3))), activation_function="tanh")
+            if step % 16 == 0:
+                writer.flush()  # on a busy machine records would otherwise be dropped
     return Application(log_dir)
 
 

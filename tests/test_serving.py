@@ -45,6 +45,8 @@ def write(log_dir: pathlib.Path, steps: int) -> RunHistory:
         seen = observe_arrays(activations, activation_function="relu", gradients=gradients)
         assert seen is not None
         monitor.observe(step, lambda seen=seen: StepObservation({"wide": seen}, loss=1.0), learning_rate=0.1)
+        if step % 16 == 0:
+            monitor.flush()  # on a busy machine records would otherwise be dropped
     monitor.close()
     return RunReader(LocalDataProvider(log_dir)).history(".")
 
