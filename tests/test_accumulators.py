@@ -216,6 +216,16 @@ def test_a_bad_value_shows_in_its_record_and_not_in_the_next(bad):
     assert math.isfinite(accumulator.scale)
 
 
+def test_numbers_beyond_float32_are_neither_inf_nor_zero():
+    values = np.array([[1e39, 1e-60], [1e39, 0.0]])
+    accumulator = LayerAccumulator(layer(units=2), T)
+    accumulator.add(0, observe_arrays(values, activation_function="relu", gradients=values))
+    seen = record(accumulator, 0)
+    assert np.isfinite(seen.statistics.values).all()
+    assert (seen.statistics.get("gradient") > 0).all()
+    assert (seen.states == UnitState.UNKNOWN).all()
+
+
 def test_bad_weights_stay_to_be_seen_until_the_record():
     plain = observe_arrays(np.ones((8, 3)), activation_function="relu")
     accumulator = LayerAccumulator(layer(), T)
