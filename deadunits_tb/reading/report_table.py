@@ -111,7 +111,8 @@ def _print_finding(finding: Finding, console: Console) -> None:
 
 def _quality(run: RunHistory) -> list[str]:
     """How far the figures can be trusted: what was lost or thinned out, what was not observed, what went wrong."""
-    sentences = []
+    ended = [layer for layer in run.layers.values() if layer.steps[-1] < run.last_step]
+    sentences = [f"layer {layer.info.name} has no record after step {layer.steps[-1]:,}" for layer in ended]
     if run.records:
         latest = run.records[-1]
         if latest.dropped:
