@@ -134,7 +134,7 @@ class Statistics:
     def of(cls, columns: dict[str, npt.NDArray[np.floating]], units: int) -> Statistics:
         """Round measured columns, each ``[units]``, to what is stored. The rows come in the order of ``STATISTICS``."""
         names = tuple(s.name for s in STATISTICS if s.name in columns)
-        values = np.empty((len(names), units))  # in float64, as float32 would make Inf of large numbers and zero of small
+        values = np.empty((len(names), units))  # float32 would make Inf of large numbers and zero of small ones
         for row, name in zip(values, names, strict=True):
             row[:] = columns[name]
         return cls(names, round_bfloat16(values))
