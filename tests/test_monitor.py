@@ -224,6 +224,17 @@ def test_a_failure_before_the_first_record_is_recorded_too(tmp_path):
     assert (record.step, record.errors) == (7, ("tracing: no such operation",))
 
 
+def test_what_is_left_can_be_settled_before_training_goes_on(tmp_path):
+    monitor = Monitor(tmp_path, RUN, every=1)
+    train(monitor, range(4), examples=5)
+    monitor.settle()
+    assert history(tmp_path).layer("hidden").steps.tolist() == [0, 2, 3]
+    train(monitor, range(4, 8), examples=5)
+    monitor.close()
+    monitor.settle()
+    assert history(tmp_path).layer("hidden").steps.tolist() == [0, 2, 3, 5, 7]
+
+
 def test_a_failure_at_the_end_is_caught_too(tmp_path):
     monitor = Monitor(tmp_path, RUN, every=1, total_steps=10_000)
     train(monitor, range(205))

@@ -97,6 +97,12 @@ def test_the_budget_is_kept_and_used(cost, step, noise):
         assert schedule.own_seconds / schedule.training_seconds >= 0.004  # not shy either
 
 
+def test_the_budget_is_kept_where_now_and_then_much_is_done_at_once():
+    costs = itertools.cycle([1e-4] * 7 + [1e-2])  # the waiting observations are fetched, and a record is made of them
+    run = Run(ObservationSchedule(), step_seconds=steady(0.01), cost=lambda: next(costs)).go(range(100_000))
+    assert 0.005 < run.schedule.own_seconds / run.schedule.training_seconds < 0.0105
+
+
 def test_an_expensive_compilation_is_worked_off():
     run = Run(ObservationSchedule(), step_seconds=steady(0.01), cost=steady(0.001), first_cost=4.0).go(range(60_000))
     assert run.share_beyond_opening <= 0.0101

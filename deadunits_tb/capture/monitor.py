@@ -15,18 +15,18 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from deadunits_tb.capture.accumulators import LayerAccumulator, largest_update
 from deadunits_tb.capture.alarms import AlarmCallback, AlarmWatch
 from deadunits_tb.capture.arguments import check_log_dir, check_whole
 from deadunits_tb.capture.messages import MonitorWarning, one_line, say
 from deadunits_tb.capture.observation import Deferred
 from deadunits_tb.capture.recorder import Recorder
+from deadunits_tb.capture.run_layers import RunLayers
 from deadunits_tb.capture.run_window import RunWindow
 from deadunits_tb.capture.schedule import MOST_RECORDS, ObservationSchedule, RecordSchedule
-from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
+from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.record import NEVER, LayerRecord
 from deadunits_tb.run_record import RunInfo, RunRecord, Skipped
-from deadunits_tb.units import LayerInfo, UnitState, count_states
+from deadunits_tb.units import LayerInfo, count_states
 
 __all__ = ["LearningRate", "Monitor", "MonitorWarning"]
 
@@ -102,21 +102,17 @@ class Monitor:
             raise InvalidArgumentError(f"on_alarm must be a function of one argument, an Alarm, not {on_alarm!r}")
         self._schedule = ObservationSchedule(every=every, max_overhead=max_overhead, initial_step=initial_step)
         self._records = RecordSchedule(initial_step=initial_step, total_steps=total_steps)
-        self._run = run
         self._initial_step = initial_step
-        self._dataset_examples = dataset_examples
         self._on_alarm = on_alarm
         self._alarms = AlarmWatch()
-        self._layers: dict[str, LayerAccumulator] = {}
-        self._infos: dict[str, LayerInfo] = {}
+        self._layers = RunLayers(run.thresholds, dataset_examples)
         self._skipped: dict[str, Skipped] = {}
         self._errors: list[str] = []
         self._failures_said = 0
         self._pending: list[tuple[int, Deferred]] = []
         self._window = RunWindow()
-        self._first_step = self._last_step = self._record_step = NEVER
+        self._last_step = self._record_step = NEVER
         self._learning_rate: LearningRate = None
-        self._last_records: dict[str, LayerRecord] = {}
         self._last_run_record: RunRecord | None = None
         self._closed = False
         self.stopped = False
@@ -133,14 +129,7 @@ class Monitor:
 
     def add_layer(self, info: LayerInfo) -> None:
         """Make a layer known before its first observation, or correct what is said of it."""
-        self._infos[info.name] = info
-        known = self._layers.get(info.name)
-        if known is not None:
-            known.info = info
-        else:
-            self._layers[info.name] = LayerAccumulator(
-                info, self._run.thresholds, dataset_examples=self._dataset_examples
-            )
+        self._layers.add_layer(info)
 
     def skip(self, layer: str, reason: str) -> None:
         """Note, once, that a layer is not observed, and why in one sentence."""
@@ -170,8 +159,6 @@ class Monitor:
         began = perf_counter()
         if step < self._last_step:
             raise ValueError(f"steps ran backwards, from {self._last_step} to {step}: begin a new monitor")
-        if self._first_step == NEVER:
-            self._first_step = step
         self._last_step = step
         self._learning_rate = learning_rate
         self._pending.append((step, deferred))
@@ -238,40 +225,32 @@ class Monitor:
 
     @property
     def last_records(self) -> Mapping[str, LayerRecord]:
-        """Layer to its last record, in the order of the layers."""
-        return self._last_records
+        """Layer to its last record."""
+        return self._layers.last_records
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """Layer to state label to units, at each layer's last record."""
-        return {name: count_states(record.states) for name, record in self._last_records.items()}
+        return {name: count_states(record.states) for name, record in self.last_records.items()}
 
     @property
     def dead_fraction(self) -> float:
         """Share of all units that are dead at the last record, NaN before the first."""
-        records = self._last_records.values()
-        units = sum(record.units for record in records)
-        dead = sum(int(np.count_nonzero(record.states == UnitState.DEAD)) for record in records)
-        return dead / units if units else math.nan
+        return self._layers.dead_fraction
 
     def mean_abs(self, layer: str) -> float:
         """Mean absolute activation of a layer at its last record, NaN before the first."""
-        self._known(layer)
-        record = self._last_records.get(layer)
+        self._layers.window(layer)
+        record = self.last_records.get(layer)
         sizes = record.statistics.get("mean_abs") if record is not None and record.statistics is not None else None
         return math.nan if sizes is None else float(np.mean(sizes, dtype=np.float64))
 
     def scale(self, layer: str) -> float | None:
         """Root mean square of a layer's activations at its last record, None before the first.
 
-        "Fired" means beyond 1e-3 of it for functions that are not ReLU-like.
+        For functions that are not ReLU-like "fired" is told against it.
         """
-        return self._known(layer).scale
-
-    def _known(self, layer: str) -> LayerAccumulator:
-        if layer not in self._layers:
-            raise UnknownNameError.of("layer", layer, self._layers)
-        return self._layers[layer]
+        return self._layers.window(layer).scale
 
     @_guarded
     def _fetch_waiting(self) -> None:
@@ -289,33 +268,18 @@ class Monitor:
         examples = 0
         for step, deferred in waiting:
             observation = deferred()
-            for name, layer in observation.layers.items():
-                self._known(name).add(step, layer)
+            self._layers.add(step, observation)
             examples += self._window.add(observation)
         return examples
 
     def _record(self, step: int) -> None:
-        seen = {name: layer.statistics() for name, layer in self._layers.items() if layer.examples}
-        moves = [move for move in map(largest_update, seen.values()) if not math.isnan(move)]
-        run_moves, wall_time = max(moves, default=math.nan), wall_clock()
-        whole = self._first_step == self._initial_step <= 1
-        records = [
-            self._layers[name].record(
-                statistics,
-                step=step,
-                wall_time=wall_time,
-                run_moves=run_moves,
-                from_start=whole and self._layers[name].first_step == self._first_step,
-            )
-            for name, statistics in seen.items()
-        ]
-        for record in records:
-            self._last_records[record.layer] = record
+        wall_time = wall_clock()
+        records = self._layers.close_windows(step=step, wall_time=wall_time, initial_step=self._initial_step)
         self._records.recorded(step)
         self._last_run_record = self._run_record(step, wall_time)
         self._record_step = step
         self._window = RunWindow()
-        self._recorder.write(self._last_run_record, records, self._infos)
+        self._recorder.write(self._last_run_record, records, self._layers.infos)
         self._say_failures()
         self._raise_alarms(records)
 
@@ -340,7 +304,7 @@ class Monitor:
             statistics_interval=self._recorder.statistics_interval,
             errors=self.errors,
             skipped=self.skipped,
-            counts={name: _counts(record) for name, record in self._last_records.items()},
+            counts=dict(self._layers.counts),
         )
 
     def _record_errors(self) -> None:
@@ -349,7 +313,7 @@ class Monitor:
         if last is None:
             step = max(self._last_step, self._initial_step)
             last = RunRecord(step, wall_clock(), examples=0, observations=0, optimizer_steps=0, records_written=0)
-        self._recorder.write(replace(last, errors=self.errors, skipped=self.skipped), (), self._infos)
+        self._recorder.write(replace(last, errors=self.errors, skipped=self.skipped), (), self._layers.infos)
 
     def _say_failures(self) -> None:
         failures = self._recorder.failures
@@ -368,7 +332,3 @@ class Monitor:
             message = one_line("on_alarm", error)
             self._errors.append(message)
             say(f"deadunits_tb will not call on_alarm again. {message}")
-
-
-def _counts(record: LayerRecord) -> tuple[int, ...]:
-    return tuple(np.bincount(record.states, minlength=len(UnitState)).tolist())
