@@ -98,7 +98,7 @@ def test_hover_reads_the_cell_under_the_pointer(watched: Watched, planted_url: s
     box = tab.locator(".heatmap").bounding_box()
     assert box is not None
     watched.page.mouse.move(box["x"] + 0.999 * box["width"], box["y"] + row_of(3) * box["height"])
-    expect(heatmap_readout(tab)).to_contain_text(re.compile(r"unit 3\b.*step 119.*dead"))
+    expect(heatmap_readout(tab)).to_contain_text(re.compile(r"unit 3\D*step 119\D*dead"))
 
 
 def test_a_click_opens_the_unit_with_the_numbers_that_decided(watched: Watched, planted_url: str) -> None:
@@ -109,8 +109,8 @@ def test_a_click_opens_the_unit_with_the_numbers_that_decided(watched: Watched, 
     watched.page.mouse.click(box["x"] + 0.99 * box["width"], box["y"] + row_of(3) * box["height"])
     drawer = tab.get_by_role("complementary", name="Unit 3 of layer hidden_1")
     expect(drawer).to_contain_text(f"since step {planted.DYING[3]}")
-    expect(drawer).to_contain_text("did not fire on the last 21,504 examples")
-    expect(drawer.get_by_role("row").filter(has_text="dead_examples")).to_contain_text("3,000")
+    expect(drawer).to_contain_text("did not fire on the last 21,504 examples", ignore_case=True)
+    expect(drawer.get_by_role("definition").first).to_contain_text(re.compile("21,504.*at least.*3,000"))
     for statistic in ("active_fraction", "gradient", "mean"):
         expect(drawer).to_contain_text(statistic)
     drawer.get_by_role("button", name="Next flagged").click()
@@ -153,8 +153,8 @@ def test_a_link_brings_everything_back(watched: Watched, planted_url: str) -> No
     tab = watched.tab(planted_url, **place, statistic="gradient", thresholds="dead_examples:30000")
     for _ in range(2):
         expect(tab.get_by_role("complementary", name="Unit 4 of layer hidden_1")).to_contain_text("dying")
-        expect(tab.get_by_label("Order", exact=True)).to_have_value("death")
-        expect(tab.get_by_label("Statistic", exact=True).first).to_have_value("gradient")
+        expect(tab.get_by_role("combobox", name="Order")).to_have_value("death")
+        expect(tab.get_by_role("combobox", name="Statistic")).to_have_value("gradient")
         expect(tab.locator(".verdict-note")).to_contain_text("Recomputed")
         watched.page.reload()
         tab = watched.frame()
@@ -227,7 +227,7 @@ def test_a_growing_run_is_followed_without_losing_the_place(
     expect(drawer.locator(".verdict-state")).to_contain_text("active")
     planted.write(growing, planted.RUNS["dying"], first_step=45, steps=planted.STEPS - 45)
     growing.flush()
-    watched.page.get_by_role("button", name=re.compile("reload", re.IGNORECASE)).click()
+    watched.page.locator(".reload-button").click()
     expect(drawer.locator(".verdict-state")).to_contain_text("dead", timeout=40_000)
-    expect(tab.get_by_label("Order", exact=True)).to_have_value("death")
-    expect(tab.locator(".lead")).to_contain_text("at step 119")
+    expect(tab.get_by_role("combobox", name="Order")).to_have_value("death")
+    expect(tab.locator(".lead")).to_contain_text("at step 119", timeout=40_000)

@@ -25,7 +25,8 @@ class Watched:
         self.page.on("dialog", lambda dialog: (self.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
+        # TensorBoard asks for its own fonts above a path prefix, where they are not.
+        if message.type == "error" and "/font-roboto/" not in message.location["url"]:
             self.problems.append(f"console: {message.text}")
 
     def _request(self, url: str) -> None:
