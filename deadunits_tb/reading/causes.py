@@ -71,6 +71,10 @@ class _Case:
         ratios = ratios[np.isfinite(ratios).any(axis=1)]
         return float(np.nanmax(np.nanmedian(ratios, axis=1))) if len(ratios) else float("nan")
 
+    def examples_until(self, step: int) -> int:
+        """Examples that were observed up to a step."""
+        return self.layer.window(int(np.searchsorted(self.layer.steps, step, side="right")) - 1).examples_seen
+
     def inputs_size(self) -> tuple[float, str] | None:
         """Root mean square of the model's inputs at the first record that knows them, and a sentence on them."""
         inputs = next((r.inputs for r in self.run.records if r.inputs is not None), None)
@@ -165,7 +169,7 @@ def _born(case: _Case, born: npt.NDArray[np.bool_]) -> Iterator[Suspicion]:
             "learning rate: the units were silent before the first update",
             *((f"unscaled data: {inputs[1]}",) if inputs and inputs[0] <= case.thresholds.unscaled_inputs else ()),
         ),
-        (_initializer(case), "start biases at zero, or slightly above it for ReLU"),
+        _better_start(case),
     )
 
 
@@ -192,6 +196,17 @@ def _died(case: _Case, died: npt.NDArray[np.bool_]) -> Iterator[Suspicion]:
             (alive_first,),
             (*_lower_rate(case, peak), "warm the learning rate up, or clip gradients by norm"),
         )
+    elif level > Level.INFORMATION and (seen := case.examples_until(onset)) <= case.thresholds.dead_examples:
+        yield Suspicion(
+            "poor_initialization",
+            level,
+            case.name,
+            onset,
+            0.6,
+            (f"{fact}, {seen:,} examples into training",),
+            _calm_updates(peak),
+            _better_start(case),
+        )
     elif level > Level.INFORMATION:
         yield Suspicion(
             "unclear",
@@ -200,10 +215,7 @@ def _died(case: _Case, died: npt.NDArray[np.bool_]) -> Iterator[Suspicion]:
             onset,
             0.3,
             (fact,),
-            (
-                alive_first,
-                *((f"learning rate: the update ratio stayed at or below {peak:.2g}",) if np.isfinite(peak) else ()),
-            ),
+            (alive_first, *_calm_updates(peak)),
             ("look at the update ratio, gradient and mean of these units around the step of their death",),
         )
 
@@ -295,11 +307,14 @@ def _from_data(case: _Case, level: Level, step: int, evidence: tuple[str, ...]) 
     )
 
 
-def _initializer(case: _Case) -> str:
+def _better_start(case: _Case) -> tuple[str, ...]:
     bounded = case.layer.info.activation_function in ("tanh", "sigmoid", "softsign")
-    return (
-        f"initialize {case.name} with {'Glorot' if bounded else 'He'} ({'glorot_uniform' if bounded else 'he_normal'})"
-    )
+    initializer = "Glorot (glorot_uniform)" if bounded else "He (he_normal)"
+    return (f"initialize {case.name} with {initializer}", "start biases at zero, or slightly above it for ReLU")
+
+
+def _calm_updates(peak: float) -> tuple[str, ...]:
+    return (f"learning rate: the update ratio stayed at or below {peak:.2g}",) if np.isfinite(peak) else ()
 
 
 def _lower_rate(case: _Case, peak: float) -> tuple[str, ...]:
