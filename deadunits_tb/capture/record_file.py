@@ -43,6 +43,8 @@ class RecordFile:
         self._max_bytes = max_bytes
         self._layers = {layer.name: layer for layer in run.layers}
         self.statistics_interval = 1
+        self._summary_size = 512
+        self._once = 0  # bytes of metadata, which later records of a tag do not have
         self._open()
 
     @property
@@ -77,6 +79,7 @@ class RecordFile:
             return self._write(run_record, records)
         except Exception:
             self._tags.clear()  # metadata that may not be in the file come again
+            self._scalars.clear()
             raise
 
     def scalar(self, tag: str, value: float, step: int, wall_time: float) -> None:
@@ -102,30 +105,40 @@ class RecordFile:
         self._file = EventFile(self._directory)
         self._records = 0
         self._tags: dict[object, str] = {}
+        self._scalars: set[str] = set()
 
     def _write(self, run_record: RunRecord, records: Sequence[LayerRecord]) -> str | None:
         time = run_record.step, run_record.wall_time
         left_out = None
+        self._once = 0
         states = [event for record in records for event in self._states(record, *time)]
         scalars = [self._scalar(DEAD_FRACTION, dead_fraction(run_record), *time)] if records else []
-        expected = sum(map(len, states)) + 1024  # about what summary and scalars take
+        expected = sum(map(len, (*states, *scalars))) + self._summary_size
         if self.bytes_written + expected > self._max_bytes - self._max_bytes // _SUMMARIES:
             states, scalars = [], []
             left_out = f"the budget of {self._max_bytes:,} bytes is used up: only summaries are recorded from now on"
         statistics: list[bytes] = []
-        if states and self._has_statistics(records, expected):
+        if states and self._has_statistics(records, expected - self._once):
             statistics = [event for record in records for event in self._statistics(record, *time)]
-        events = [self._summary(run_record), *scalars, *states, *statistics]
+        self._once = 0
+        summary = self._summary(run_record)
+        events = [summary, *scalars, *states, *statistics]
         size = sum(map(len, events))
         if self.bytes_written + size > self._max_bytes:
             raise BudgetError(f"the budget of {self._max_bytes:,} bytes is used up: nothing more is recorded")
         self._file.start(*time)
         self._file.write(b"".join(events))
         self._records += 1
+        self._summary_size = len(summary) - self._once
         return left_out
 
     def _has_statistics(self, records: Sequence[LayerRecord], expected: int) -> bool:
-        """Whether this record holds statistics; lengthens the interval when the budget asks for it."""
+        """Whether this record holds statistics; lengthens the interval when the budget asks for it.
+
+        Args:
+            records: Of the layers.
+            expected: Bytes of everything else in a record, for which the budget must have room until the end.
+        """
         size = sum(2 * record.statistics.values.size + 256 for record in records if record.statistics is not None)
         number = self._records + 1
         left = self._max_bytes - self.bytes_written - expected * max(_HORIZON - number, 1)
@@ -155,16 +168,16 @@ class RecordFile:
             yield self._event(info, info, step, wall_time, codec.encode_statistics(record.statistics, start, stop))
 
     def _scalar(self, tag: str, value: float, step: int, wall_time: float) -> bytes:
-        first = tag not in self._tags
-        self._tags[tag] = tag
-        return value_event(step, wall_time, tag, float(value), scalar_metadata() if first else None)
+        about = None if tag in self._scalars else scalar_metadata()
+        self._scalars.add(tag)
+        return value_event(step, wall_time, tag, float(value), about)
 
     def _event(self, key: object, info: TagInfo, step: int, wall_time: float, value: Value) -> bytes:
-        tag = self._tags.get(key)
+        tag, about = self._tags.get(key), None
         if tag is None:
-            tag = self._tags[key] = metadata.tag_name(info)
-            return value_event(step, wall_time, tag, value, metadata.make(info))
-        return value_event(step, wall_time, tag, value, None)
+            tag, about = self._tags.setdefault(key, metadata.tag_name(info)), metadata.make(info)
+            self._once += about.ByteSize()
+        return value_event(step, wall_time, tag, value, about)
 
     @property
     def _block(self) -> int:

@@ -110,7 +110,7 @@ class Recorder:
 
     def flush(self) -> None:
         """Wait until readers can see all that was recorded."""
-        if self._ours:
+        if self._ours and not self._closed:
             with self._changed:
                 self._flush_wanted = self._thread is not None
                 self._changed.notify_all()
