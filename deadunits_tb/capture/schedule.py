@@ -16,6 +16,7 @@ OPENING_EXAMPLES = 3000
 _OPENING_INTERVAL = 4
 _UNTIMED_INTERVAL = 10
 _SAMPLES = 64
+_OUTLIER = 10
 _SPREAD_DEBT_OVER = 32
 
 RECORDS = 1000
@@ -34,9 +35,12 @@ class ObservationSchedule:
     """Chooses the observed steps so that the monitor's own work stays within its share of the training time.
 
     The first step is always observed. With ``every`` every n-th follows. Otherwise, while the opening allowance lasts
-    and :data:`OPENING_EXAMPLES` were not yet seen, every step (every fourth once half the allowance is spent); then an
-    interval from what an observation costs and a step takes, both robust to outliers. The interval at most doubles or
-    halves from one observation to the next, stays where it is when it is nearly right, and is stretched to work off
+    and :data:`OPENING_EXAMPLES` were not yet seen, every step (every fourth once half the allowance is spent). Where
+    compiling takes more than half of it, it lasts for one second more: a short run should not end without a verdict,
+    and a long one works it off.
+
+    Then comes an interval from what an observation costs and a step takes, both robust to outliers. It at most doubles
+    or halves from one observation to the next, stays where it is when it is nearly right, and is stretched to work off
     what was overspent.
 
     Args:
@@ -59,6 +63,7 @@ class ObservationSchedule:
         self._plain_steps: deque[float] = deque(maxlen=_SAMPLES)
         self._observed_steps: deque[float] = deque(maxlen=_SAMPLES)
         self._observations = 0
+        self._ordinary = 0.0
         self._opening = every is None
         self._chosen = False
         self._later_own = self._later_training = 0.0
@@ -86,9 +91,10 @@ class ObservationSchedule:
         self.own_seconds += seconds
         if self._observations > 1:  # the first one holds tracing and compiling, and says nothing about the next
             self._costs.append(seconds)
+            self._ordinary += min(seconds, _OUTLIER * median(self._costs))
         if not self._opening:
             self._later_own += seconds
-        elif self.own_seconds >= OPENING_SECONDS or self._examples >= OPENING_EXAMPLES:
+        elif self._examples >= OPENING_EXAMPLES or self._spent(1.0):
             self._opening = False
             self._later_own = max(0.0, self.own_seconds - OPENING_SECONDS)
         if self._every is None:
@@ -104,7 +110,7 @@ class ObservationSchedule:
 
     def _choose(self) -> int:
         if self._opening:
-            return 1 if self.own_seconds < OPENING_SECONDS / 2 else _OPENING_INTERVAL
+            return _OPENING_INTERVAL if self._spent(0.5) else 1
         cost, duration = self._cost(), self._duration()
         if cost is None:
             return _OPENING_INTERVAL
@@ -122,10 +128,17 @@ class ObservationSchedule:
             return max(wanted, self.interval // 2)
         return self.interval
 
+    def _spent(self, share: float) -> bool:
+        """Whether a share of the opening allowance is spent. Half of it is kept for other work than compiling."""
+        ordinary = self._ordinary >= share * OPENING_SECONDS / 2
+        return ordinary and self.own_seconds >= share * OPENING_SECONDS
+
     def _cost(self) -> float | None:
         if not self._costs:
             return None
-        limit = 10 * median(self._costs)  # a mean, as records cost more than other observations, but without outliers
+        limit = _OUTLIER * median(
+            self._costs
+        )  # a mean, as records cost more than other observations, but without outliers
         return sum(min(cost, limit) for cost in self._costs) / len(self._costs)
 
     def _duration(self) -> float:
