@@ -34,7 +34,7 @@ def main() -> None:
     for module in ("deadunits_tb.serving.loader", "deadunits_tb.serving.plugin"):
         found = milliseconds(module)
         print(f"{module:<42}{statistics.median(found):>10.2f}{f'{found[0]:.2f} to {found[-1]:.2f}':>18}")
-    print(f"limit for the first, the entry module: {LIMIT_MS:g} ms; the second waits until TensorBoard loads the plugin")
+    print(f"limit for the first, the entry module: {LIMIT_MS:g} ms; the second comes when TensorBoard loads the plugin")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from werkzeug.test import Client
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.capture.reductions import observe_arrays
+from deadunits_tb.reading.provider import RunReader
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.serving.loader import DeadUnitsLoader
 from deadunits_tb.units import LayerInfo
@@ -74,12 +75,13 @@ def provider_of(kind: str, log_dir: pathlib.Path) -> Iterator[Any]:
         yield data_provider.MultiplexerDataProvider(multiplexer, str(log_dir))
     else:
         from tensorboard.data import server_ingester
+        from tensorboard.util import grpc_util
 
         ingester = server_ingester.SubprocessServerDataIngester(
             server_binary=server_ingester.get_server_binary(),
             logdir=str(log_dir),
-            reload_interval=0,
-            channel_creds_type=None,
+            reload_interval=5,
+            channel_creds_type=grpc_util.ChannelCredsType.LOCAL,
             samples_per_plugin={"dead_units": 0},
         )
         ingester.start()
@@ -137,11 +139,13 @@ def main() -> None:
         with provider_of(chosen.provider, log_dir) as provider:
             while ask(client(provider), "runs")[1] < 80:
                 time.sleep(0.2)  # the Rust server is still reading
+            version = RunReader(provider).runs()[0].version
             for title, route, question in QUESTIONS:
                 here = client(provider)
-                cold, size = ask(here, route, **question(0))
-                following = statistics.median(ask(here, route, **question(n))[0] for n in range(1, 1 + REPEATS))
-                again = statistics.median(ask(here, route, **question(1))[0] for _ in range(REPEATS))
+                cold, size = ask(here, route, **question(0), version=version)
+                times = [ask(here, route, **question(n), version=version)[0] for n in range(1, 1 + REPEATS)]
+                following = statistics.median(times)
+                again = statistics.median(ask(here, route, **question(1), version=version)[0] for _ in range(REPEATS))
                 print(f"{title:<32}{cold:>9.1f}{following:>9.1f}{again:>9.1f}{size / 1e3:>9.1f}")
                 sys.stdout.flush()
 

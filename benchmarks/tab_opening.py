@@ -10,10 +10,10 @@ import pathlib
 import statistics
 import tempfile
 
-import planted
-import stage
 from playwright.sync_api import Page
 
+import planted
+import stage
 from deadunits_tb import DeadUnitsWriter
 
 RUNS, STEPS, SAMPLES = 5, 855, 7  # as the demo: five runs of 15 epochs of 57 steps

@@ -153,9 +153,11 @@ def a_run_that_grows(board: Board, log_dir: pathlib.Path) -> None:
         after = board.data("overview", run="growing").json["version"]
         assert after != before
         late = board.data("tile", **where, version=before)
-        assert len(late.body) == 5 * 70
-        assert late.headers["Dead-Units-Version"] == after
-        assert "max-age" not in late.headers["Cache-Control"]
+        assert late.body == kept.body  # a request under way when the run grew
+        unknown = board.data("tile", **where, version="of yesterday")
+        assert len(unknown.body) == 5 * 70
+        assert unknown.headers["Dead-Units-Version"] == after
+        assert "max-age" not in unknown.headers["Cache-Control"]
 
 
 def errors_are_sentences(board: Board) -> None:

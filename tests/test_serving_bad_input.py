@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
 
+import event_files
 from board import DATA, Application
 from deadunits_tb import DeadUnitsWriter
 from deadunits_tb.serving.routes import ROUTES
@@ -156,3 +163,48 @@ def test_bytes_that_are_no_utf8(board: Application) -> None:
     answer = board.get(f"{DATA}/overview?run=%ff%fe")
     assert answer.status == 404
     answer.body.decode("utf-8")
+
+
+def test_what_strangers_wrote_under_our_name_is_said_and_left_out(tmp_path: pathlib.Path) -> None:
+    with DeadUnitsWriter(tmp_path / "mlp") as writer:
+        writer.observe(0, "hidden", np.ones((32, 4)))
+    junk = [b"", b"{", b"[" * 100_000, b'{"version": 99}', b"\xff\xfe", b'{"version": NaN}', b" " * 5_000_000]
+
+    def add_junk(event: Event) -> Iterator[Event]:
+        yield event
+        for number, content in enumerate(junk if event.file_version else []):
+            strange = Event(step=1, wall_time=1.0)
+            value = strange.summary.value.add(
+                tag=f"<b>{number}", tensor=TensorProto(dtype=DT_STRING, string_val=[b"x"])
+            )
+            value.metadata.data_class = DATA_CLASS_TENSOR
+            value.metadata.plugin_data.plugin_name = "dead_units"
+            value.metadata.plugin_data.content = content
+            yield strange
+
+    event_files.rewrite(event_files.event_file(tmp_path / "mlp"), add_junk)
+    board = Application(tmp_path)
+    listed = board.data("runs").json
+    assert [run["run"] for run in listed["runs"]] == ["mlp"]
+    overview = board.data("overview", run="mlp").json
+    assert overview["records"] == 1
+    said = " ".join([*listed["notes"], *overview["notes"]])
+    assert "version 99" in said
+    assert len(said) < 20_000
+    assert board.data("layer", run="mlp", layer="hidden").status == 200
+
+
+def test_a_file_cut_off_in_the_middle_shows_what_came_before(tmp_path: pathlib.Path) -> None:
+    with DeadUnitsWriter(tmp_path / "mlp") as writer:
+        for step in range(20):
+            writer.observe(step, "hidden", np.maximum(np.random.default_rng(step).normal(size=(32, 40)), 0))
+    (file,) = (tmp_path / "mlp" / "dead_units").iterdir()
+    whole = file.read_bytes()
+    for share in (0.3, 0.6, 0.9):
+        file.write_bytes(whole[: int(len(whole) * share)])
+        board = Application(tmp_path)
+        found = board.data("layer", run="mlp", layer="hidden").json
+        assert 0 < found["records"] < 20
+        overview = board.data("overview", run="mlp").json
+        assert abs(overview["records"] - found["records"]) <= 1
+        assert board.data("tile", run="mlp", layer="hidden", what="mean").status == 200
