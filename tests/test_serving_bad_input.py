@@ -172,7 +172,7 @@ def test_what_strangers_wrote_under_our_name_is_said_and_left_out(tmp_path: path
 
     def add_junk(event: Event) -> Iterator[Event]:
         yield event
-        for number, content in enumerate(junk if event.file_version else []):
+        for number, content in enumerate(junk if event.summary.value else []):
             strange = Event(step=1, wall_time=1.0)
             value = strange.summary.value.add(
                 tag=f"<b>{number}", tensor=TensorProto(dtype=DT_STRING, string_val=[b"x"])
