@@ -3,7 +3,7 @@ import { useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { Bar } from "./bar/bar";
 import { ThresholdsPanel } from "./bar/thresholds_panel";
-import { inkOn, PALETTES } from "./domain/palette";
+import { inkOn, LINE_COLORS, PALETTES } from "./domain/palette";
 import { STATE_LABELS } from "./domain/states";
 import { EmptyState } from "./help/empty";
 import { Help } from "./help/help";
@@ -68,6 +68,7 @@ function paintRoot(store: Store): void {
     style.setProperty(`--state-${label}`, PALETTES[theme][label]);
     style.setProperty(`--ink-${label}`, inkOn(PALETTES[theme][label]));
   }
+  for (const [name, color] of Object.entries(LINE_COLORS[theme])) style.setProperty(`--line-${name}`, color);
   document.documentElement.dataset.theme = theme;
   document.documentElement.lang = "en";
 }

@@ -58,8 +58,9 @@ export interface Overview {
   readonly first_step: number;
   readonly last_step: number;
   readonly records: number;
-  readonly records_written: number;
-  readonly statistics_interval: number;
+  readonly records_written: number | null;
+  readonly dropped: number | null;
+  readonly statistics_interval: number | null;
   readonly overhead: number | null;
   readonly overhead_seconds: number | null;
   readonly interval: number | null;
@@ -194,6 +195,7 @@ export interface StateEntry {
   readonly rule: string;
   readonly means: string;
   readonly not: string;
+  readonly thresholds: readonly string[];
 }
 
 export interface StatisticEntry {

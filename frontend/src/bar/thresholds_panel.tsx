@@ -1,7 +1,8 @@
 /** Every number that decides a verdict: what it means, where it comes from, and a way to try another. */
+import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
 import type { Glossary, ThresholdEntry, ThresholdValues } from "../api/types";
-import { number, phrase } from "../domain/format";
+import { number, sentence } from "../domain/format";
 import { useStore } from "../state/context";
 import {
   asPython,
@@ -16,6 +17,7 @@ import {
 import { CopyButton } from "../ui/copy_button";
 import { Icon } from "../ui/icons";
 import { Failure, Skeleton } from "../ui/notices";
+import { StateName } from "../ui/swatch";
 
 const SETTLE_MILLISECONDS = 120;
 
@@ -50,7 +52,6 @@ function Controls({ glossary, written }: ControlsProps) {
   const store = useStore();
   const changes = store.place.value.thresholds;
   const preset = currentPreset(glossary, written, changes);
-  const judging = glossary.thresholds.filter(({ acts }) => acts === "judging");
   const writing = glossary.thresholds.filter(({ acts }) => acts === "writing");
   const asWritten = Object.keys(changes).length === 0;
   return (
@@ -60,7 +61,7 @@ function Controls({ glossary, written }: ControlsProps) {
       </p>
       <div class="segments wrap" role="group" aria-label="Presets">
         <button type="button" aria-pressed={asWritten} onClick={() => store.go({ thresholds: {} })}>
-          As written
+          as written
         </button>
         {Object.keys(glossary.presets).map((name) => (
           <button
@@ -69,7 +70,7 @@ function Controls({ glossary, written }: ControlsProps) {
             aria-pressed={!asWritten && preset === name}
             onClick={() => store.go({ thresholds: presetChanges(glossary, name, written) })}
           >
-            {phrase(name)}
+            {name}
           </button>
         ))}
       </div>
@@ -79,8 +80,13 @@ function Controls({ glossary, written }: ControlsProps) {
         </p>
       )}
       {!asWritten && <CopyButton icon="check" label="Copy as Python" text={() => asPython(changes)} />}
-      {judging.map((entry) => (
-        <Control key={entry.name} entry={entry} written={written} />
+      {groups(glossary).map(({ title, entries }) => (
+        <section key={entries[0]?.name}>
+          <h3>{title}</h3>
+          {entries.map((entry) => (
+            <Control key={entry.name} entry={entry} written={written} />
+          ))}
+        </section>
       ))}
       {writing.length > 0 && (
         <>
@@ -101,6 +107,26 @@ function Controls({ glossary, written }: ControlsProps) {
       )}
     </>
   );
+}
+
+interface Group {
+  readonly title: ComponentChildren;
+  readonly entries: readonly ThresholdEntry[];
+}
+
+/** Thresholds under the state that they decide first; the rest weigh findings. */
+function groups(glossary: Glossary): Group[] {
+  const left = new Map(
+    glossary.thresholds.filter(({ acts }) => acts === "judging").map((entry) => [entry.name, entry]),
+  );
+  const found: Group[] = [];
+  for (const state of [...glossary.states].sort((first, second) => second.code - first.code)) {
+    const entries = state.thresholds.flatMap((name) => left.get(name) ?? []);
+    for (const { name } of entries) left.delete(name);
+    if (entries.length > 0) found.push({ title: <StateName state={state.label} />, entries });
+  }
+  if (left.size > 0) found.push({ title: "Layers and findings", entries: [...left.values()] });
+  return found;
 }
 
 function Control({ entry, written }: { readonly entry: ThresholdEntry; readonly written: ThresholdValues }) {
@@ -152,7 +178,7 @@ function Control({ entry, written }: { readonly entry: ThresholdEntry; readonly 
         onInput={(event) => set(fromSlider(entry, Number(event.currentTarget.value) / 1000))}
       />
       <p>
-        {phrase(entry.meaning)} <span class="hint">({entry.unit})</span>
+        {sentence(entry.meaning)} <span class="hint">({entry.unit})</span>
       </p>
       <p class="hint">{entry.source}</p>
       {changed && (

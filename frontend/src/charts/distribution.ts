@@ -1,8 +1,9 @@
 /** Where the values of a layer's units lie at each step: a strip of histograms, drawn. Pure but for the canvas. */
 import type { Distribution } from "../api/types";
-import { placeOf, type ValueScale } from "../domain/lookup";
+import { pixel, placeOf, type ValueScale } from "../domain/lookup";
 import { along, PALETTES, parseHex, type Rgb, SEQUENTIAL, type Theme, ZERO } from "../domain/palette";
 import type { Range, StepScale } from "../domain/steps";
+import { type Picture, paintPicture } from "../ui/picture";
 import { roundTicks } from "./line_domain";
 
 /** Height of the bars of exact zeros and of non-finite values, and what parts them from the rest. */
@@ -50,45 +51,60 @@ export function columnsOf(data: Distribution, steps: StepScale): Column[] {
   return starts.map((from, index) => ({ index, from, to: starts[index + 1] ?? Math.max(from + 1, steps.records) }));
 }
 
+/** What does not change while the window moves: one pixel per bin, and the colours of the bars. */
+export interface DistributionPicture {
+  readonly bins: Picture;
+  readonly zeros: readonly string[];
+  readonly nonFinite: readonly string[];
+}
+
+export function paintDistribution(data: Distribution, units: number, theme: Theme): DistributionPicture {
+  const ramp = SEQUENTIAL[theme].map(parseHex);
+  const [columns, rows] = [Math.max(1, data.counts.length), Math.max(1, data.edges.length - 1)];
+  const bins = paintPicture(columns, rows, (pixels) => {
+    data.counts.forEach((counts, column) => {
+      counts.forEach((count, bin) => {
+        if (count > 0) pixels[(rows - 1 - bin) * columns + column] = pixel(along(ramp, density(count, units)));
+      });
+    });
+  });
+  const shades = (counts: readonly number[], all: string): string[] =>
+    counts.map((count) => (count === 0 ? "" : css(along([parseHex(ZERO[theme]), parseHex(all)], count / units))));
+  const { dead, non_finite } = PALETTES[theme];
+  return { bins, zeros: shades(data.zeros, dead), nonFinite: shades(data.non_finite, non_finite) };
+}
+
 export interface DistributionDrawing {
   readonly data: Distribution;
+  readonly picture: DistributionPicture;
   readonly columns: readonly Column[];
   readonly range: Range;
   readonly width: number;
   readonly height: number;
-  readonly theme: Theme;
-  readonly units: number;
 }
 
 export function drawDistribution(context: CanvasRenderingContext2D, drawing: DistributionDrawing): void {
-  const { data, columns, range, width, height, theme, units } = drawing;
+  const { data, picture, columns, range, width, height } = drawing;
   const bands = bandsOf(data, height);
-  const ramp = SEQUENTIAL[theme].map(parseHex);
   const x = (position: number): number => Math.round(((position - range.start) / (range.stop - range.start)) * width);
-  const bins = Math.max(1, data.edges.length - 1);
-  const rows = Array.from({ length: bins + 1 }, (_, bin) =>
-    Math.round(bands.bottom - ((bands.bottom - bands.top) * bin) / bins),
-  );
+  context.imageSmoothingEnabled = false;
   for (const { index, from, to } of columns) {
     if (to <= range.start || from >= range.stop) continue;
-    const [left, right] = [x(from), x(to)];
-    const across = Math.max(1, right - left);
-    data.counts[index]?.forEach((count, bin) => {
-      if (count === 0) return;
-      context.fillStyle = css(along(ramp, density(count, units)));
-      context.fillRect(left, rows[bin + 1] as number, across, (rows[bin] as number) - (rows[bin + 1] as number));
-    });
-    bar(context, left, across, bands.zeros, data.zeros[index] ?? 0, units, ZERO[theme], PALETTES[theme].dead);
-    bar(
-      context,
+    const left = x(from);
+    const across = Math.max(1, x(to) - left);
+    context.drawImage(
+      picture.bins,
+      index,
+      0,
+      1,
+      picture.bins.height,
       left,
+      bands.top,
       across,
-      bands.nonFinite,
-      data.non_finite[index] ?? 0,
-      units,
-      ZERO[theme],
-      PALETTES[theme].non_finite,
+      bands.bottom - bands.top,
     );
+    bar(context, left, across, bands.zeros, picture.zeros[index]);
+    bar(context, left, across, bands.nonFinite, picture.nonFinite[index]);
   }
 }
 
@@ -102,13 +118,10 @@ function bar(
   left: number,
   across: number,
   top: number | null,
-  count: number,
-  units: number,
-  few: string,
-  all: string,
+  color?: string,
 ): void {
-  if (top === null || count === 0) return;
-  context.fillStyle = css(along([parseHex(few), parseHex(all)], count / units));
+  if (top === null || !color) return;
+  context.fillStyle = color;
   context.fillRect(left, top, across, BAR);
 }
 
@@ -128,11 +141,12 @@ export function drawQuantile(
   context.beginPath();
   for (const { index, from, to } of columns) {
     const value = values[index];
-    if (value === null || value === undefined || (data.scale === "log" && value <= 0)) {
+    if (value === null || value === undefined) {
       open = false;
       continue;
     }
-    const y = bands.bottom - (bands.bottom - bands.top) * heightOf(scale, value);
+    const zero = data.scale === "log" && value <= 0 && bands.zeros !== null;
+    const y = zero ? bands.zeros + BAR / 2 : bands.bottom - (bands.bottom - bands.top) * heightOf(scale, value);
     const place = (position: number): number => ((position - range.start) / (range.stop - range.start)) * width;
     if (open) context.lineTo(place(from), y);
     else context.moveTo(place(from), y);

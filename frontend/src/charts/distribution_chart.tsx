@@ -3,6 +3,7 @@ import { useComputed, useSignal } from "@preact/signals";
 import { useMemo, useRef } from "preact/hooks";
 import type { Distribution } from "../api/types";
 import { count, number } from "../domain/format";
+import { LINE_COLORS } from "../domain/palette";
 import type { HeatmapModel } from "../heatmap/model";
 import { useStore } from "../state/context";
 import { DataTable } from "../ui/data_table";
@@ -10,7 +11,15 @@ import { fitCanvas, useFrame } from "../ui/frame";
 import { Failure, Skeleton } from "../ui/notices";
 import { Panel } from "../ui/panel";
 import { useSize } from "../ui/size";
-import { bandsOf, columnsOf, drawDistribution, drawQuantile, scaleOf, valueTicks } from "./distribution";
+import {
+  bandsOf,
+  columnsOf,
+  drawDistribution,
+  drawQuantile,
+  paintDistribution,
+  scaleOf,
+  valueTicks,
+} from "./distribution";
 import { PlotRow } from "./plot_row";
 
 const HEIGHT = 148;
@@ -85,9 +94,10 @@ function Picture({ data, model }: { readonly data: Distribution; readonly model:
   const canvas = useRef<HTMLCanvasElement>(null);
   const steps = model.steps.value;
   const columns = useMemo(() => columnsOf(data, steps), [data, steps]);
+  const [units, theme] = [model.extent.value.rows, store.host.theme.value];
+  const picture = useMemo(() => paintDistribution(data, units, theme), [data, units, theme]);
   useFrame(() => {
-    const [{ width, height }, { left, right }, theme] = [size.value, model.view.value, store.host.theme.value];
-    const units = model.extent.value.rows;
+    const [{ width, height }, { left, right }] = [size.value, model.view.value];
     const element = canvas.current;
     if (!element || width === 0 || height === 0 || !store.awake.value) return null;
     return () => {
@@ -96,10 +106,9 @@ function Picture({ data, model }: { readonly data: Distribution; readonly model:
       if (!context) return;
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       context.clearRect(0, 0, width, height);
-      const drawing = { data, columns, range: { start: left, stop: right }, width, height, theme, units };
+      const drawing = { data, picture, columns, range: { start: left, stop: right }, width, height };
       drawDistribution(context, drawing);
-      const ink = getComputedStyle(element);
-      context.strokeStyle = ink.getPropertyValue("--quantile");
+      context.strokeStyle = LINE_COLORS[theme].quantile;
       context.lineWidth = 1;
       context.setLineDash([3, 3]);
       drawQuantile(context, drawing, data.quantiles.p05);
@@ -108,7 +117,7 @@ function Picture({ data, model }: { readonly data: Distribution; readonly model:
       context.lineWidth = 2;
       drawQuantile(context, drawing, data.quantiles.p50);
     };
-  }, [data, columns, model]);
+  }, [data, columns, picture, theme, model]);
   return (
     <div ref={ref} class="fill">
       <canvas ref={canvas} />

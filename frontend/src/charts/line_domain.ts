@@ -38,8 +38,8 @@ export function placeOn({ log, low, high }: Domain, value: number): number {
 
 function logarithmic(low: number, high: number, zeros: boolean): Domain {
   const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
-  const zero = zeros ? 10 ** (first - 1) : null;
   const stride = Math.max(1, Math.ceil((last - first) / MOST_POWERS));
+  const zero = zeros ? 10 ** (first - stride) : null;
   const ticks: number[] = [];
   for (let power = last; power >= first; power -= stride) ticks.unshift(10 ** power);
   if (zero !== null) ticks.unshift(zero);

@@ -3,6 +3,7 @@ import { type ReadonlySignal, useComputed } from "@preact/signals";
 import { useMemo, useRef } from "preact/hooks";
 import type { Series } from "../api/types";
 import { number } from "../domain/format";
+import { LINE_COLORS, type LineColor } from "../domain/palette";
 import type { Range, StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
 import { fitCanvas, useFrame } from "../ui/frame";
@@ -13,15 +14,14 @@ import { type Domain, domainOf, onDomain, placeOn } from "./line_domain";
 export interface Line {
   readonly name: string;
   readonly values: Series;
-  /** Custom property of the colour, such as `--line-unit`. */
-  readonly color: string;
+  readonly color: LineColor;
   readonly width?: number;
 }
 
 /** A threshold: a dashed line at one value. */
 export interface Level {
   readonly value: number;
-  readonly color: string;
+  readonly color: LineColor;
 }
 
 interface Props {
@@ -44,8 +44,7 @@ export function Lines({ lines, levels = NO_LEVELS, scale, range, height, label }
     [lines, levels],
   );
   useFrame(() => {
-    const [{ width }, shown] = [size.value, range.value];
-    void store.host.theme.value;
+    const [{ width }, shown, colors] = [size.value, range.value, LINE_COLORS[store.host.theme.value]];
     const element = canvas.current;
     if (!element || width === 0 || !store.awake.value) return null;
     return () => {
@@ -54,10 +53,9 @@ export function Lines({ lines, levels = NO_LEVELS, scale, range, height, label }
       if (!context) return;
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       context.clearRect(0, 0, width, height);
-      const color = (name: string): string => getComputedStyle(element).getPropertyValue(name);
       const frame = { domain, range: shown, width, height };
-      for (const level of levels) drawLevel(context, frame, level.value, color(level.color));
-      for (const line of lines) drawLine(context, frame, line, color(line.color));
+      for (const level of levels) drawLevel(context, frame, level.value, colors[level.color]);
+      for (const line of lines) drawLine(context, frame, line, colors[line.color]);
     };
   }, [lines, levels, domain, scale, height]);
 

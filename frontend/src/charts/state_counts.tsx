@@ -2,7 +2,7 @@
 import { type ReadonlySignal, useComputed } from "@preact/signals";
 import { useRef } from "preact/hooks";
 import { count, percent } from "../domain/format";
-import { isFlagged, WORST_FIRST } from "../domain/states";
+import { isFlagged, type StateLabel, WORST_FIRST } from "../domain/states";
 import type { HeatmapModel } from "../heatmap/model";
 import { useStore } from "../state/context";
 import { DataTable } from "../ui/data_table";
@@ -35,7 +35,6 @@ export function StateCounts({ model }: { readonly model: HeatmapModel }) {
     />
   );
   const top = topOf(answer.counts, answer.units);
-  const last = answer.steps.length - 1;
   const flagged = seen.filter(isFlagged);
   return (
     <Panel
@@ -49,17 +48,27 @@ export function StateCounts({ model }: { readonly model: HeatmapModel }) {
         height={HEIGHT}
         label={`Flagged units of layer ${answer.layer} over steps`}
         ticks={[0, top / 2, top].map((share) => ({ share: share / top, text: percent(share) }))}
-        side={flagged.slice(0, 4).map((label) => (
-          <span key={label} class="side-label" title={`${label} at step ${count(answer.steps[last] ?? 0)}`}>
-            <Swatch state={label} size={11} />
-            {count(answer.counts[label]?.[last] ?? 0)}
-          </span>
-        ))}
+        side={<Counts model={model} labels={flagged} />}
       >
         <Stack series={answer.counts} model={model} top={top} awake={store.awake} />
       </PlotRow>
     </Panel>
   );
+}
+
+/** Counts at the cursor, else at the last record. */
+function Counts({ model, labels }: { readonly model: HeatmapModel; readonly labels: readonly StateLabel[] }) {
+  const store = useStore();
+  const answer = model.layer.value;
+  const step = store.cursor.value;
+  if (!answer) return null;
+  const record = step === null ? answer.steps.length - 1 : model.steps.value.recordOf(step);
+  return labels.slice(0, 5).map((label) => (
+    <span key={label} class="side-label" title={`${label} at step ${count(answer.steps[record] ?? 0)}`}>
+      <Swatch state={label} size={11} />
+      {count(answer.counts[label]?.[record] ?? 0)}
+    </span>
+  ));
 }
 
 interface StackProps {

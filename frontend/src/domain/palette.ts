@@ -56,6 +56,37 @@ export const DIVERGING: Readonly<Record<Theme, readonly string[]>> = {
 
 export const ZERO: Readonly<Record<Theme, string>> = { light: "#E7C6D3", dark: "#5A2A40" };
 
+/** Lines of charts. `threshold` is the accent of the page, `alarm` and `warning` follow `dead` and `dying`. */
+export interface LineColors {
+  readonly unit: string;
+  readonly median: string;
+  readonly threshold: string;
+  readonly alarm: string;
+  readonly warning: string;
+  readonly quantile: string;
+}
+
+export type LineColor = keyof LineColors;
+
+export const LINE_COLORS: Readonly<Record<Theme, LineColors>> = {
+  light: {
+    unit: "#18507A",
+    median: "#8E959C",
+    threshold: "#C84800",
+    alarm: "#882255",
+    warning: "#EE7733",
+    quantile: "#1F2328",
+  },
+  dark: {
+    unit: "#6FC3DC",
+    median: "#878E95",
+    threshold: "#FF9D42",
+    alarm: "#EE5582",
+    warning: "#F3A14C",
+    quantile: "#FFFFFF",
+  },
+};
+
 export type Rgb = readonly [number, number, number];
 
 export function parseHex(hex: string): Rgb {

@@ -1,10 +1,9 @@
 /** Tiles in memory: the last 64, each with the picture made of it; requests follow what is wanted now. */
 import { LruCache } from "../api/lru";
 import { type ApiError, failure, type Result, success } from "../api/result";
+import { type Picture, paintPicture } from "../ui/picture";
 import { cellBytes, type TileData, type TilePainter } from "./painters";
 import { rowsOf, type TileKey, tileId } from "./tiles";
-
-export type Picture = OffscreenCanvas | HTMLCanvasElement;
 
 interface Entry {
   readonly data: TileData;
@@ -49,7 +48,8 @@ export class TileStore {
     const entry = this.#entries.get(tileId(key));
     if (!entry) return null;
     if (entry.painter !== painter.id || !entry.picture) {
-      entry.picture = paintPicture(entry.data, painter, entry.picture);
+      const { records, rows } = entry.data;
+      entry.picture = paintPicture(records, rows, (pixels) => painter.paint(entry.data, pixels), entry.picture);
       entry.painter = painter.id;
     }
     return entry.picture;
@@ -120,22 +120,4 @@ function checkShape(key: TileKey, result: Result<ArrayBuffer>): Result<TileData>
     return failure("broken", `A part of the heatmap has ${bytes.byteLength} bytes, which is no number of records.`);
   }
   return success({ key, rows, records, bytes });
-}
-
-function paintPicture(tile: TileData, painter: TilePainter, reuse: Picture | null): Picture {
-  const picture = reuse ?? createPicture(tile.records, tile.rows);
-  const context = picture.getContext("2d") as CanvasRenderingContext2D | null;
-  if (!context) return picture;
-  const image = context.createImageData(tile.records, tile.rows);
-  painter.paint(tile, new Uint32Array(image.data.buffer));
-  context.putImageData(image, 0, 0);
-  return picture;
-}
-
-function createPicture(width: number, height: number): Picture {
-  if (typeof OffscreenCanvas !== "undefined") return new OffscreenCanvas(width, height);
-  const canvas = document.createElement("canvas");
-  canvas.width = width;
-  canvas.height = height;
-  return canvas;
 }

@@ -7,7 +7,14 @@ import { useStore } from "../state/context";
 export function DataQuality({ overview }: { readonly overview: Overview }) {
   const store = useStore();
   const notes = [...overview.notes, ...(store.runs.state.value.value?.notes ?? [])];
-  const { overhead, overhead_seconds: spent, every, interval, statistics_interval: sparse } = overview;
+  const {
+    overhead,
+    overhead_seconds: spent,
+    every,
+    interval,
+    statistics_interval: sparse,
+    records_written: written,
+  } = overview;
   const pace = every ?? interval;
   return (
     <section class="panel quality" aria-label="Data quality">
@@ -17,10 +24,17 @@ export function DataQuality({ overview }: { readonly overview: Overview }) {
       <dl>
         <Fact
           name="Records"
-          warn={overview.records < overview.records_written}
-          value={`${count(overview.records)} of ${count(overview.records_written)} written`}
+          warn={written !== null && overview.records < written}
+          value={written === null ? count(overview.records) : `${count(overview.records)} of ${count(written)} written`}
         />
-        <Fact name="Statistics" value={sparse <= 1 ? "in every record" : `in every ${count(sparse)}th record`} />
+        {(overview.dropped ?? 0) > 0 && (
+          <Fact name="Lost while writing" warn value={count(overview.dropped ?? 0)}>
+            <li>Training made records faster than they could be written.</li>
+          </Fact>
+        )}
+        {sparse !== null && (
+          <Fact name="Statistics" value={sparse <= 1 ? "in every record" : `in one record of ${count(sparse)}`} />
+        )}
         {pace !== null && (
           <Fact
             name="Observed"

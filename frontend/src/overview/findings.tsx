@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import type { Finding } from "../api/types";
 import { count, percent, phrase } from "../domain/format";
 import { useStore } from "../state/context";
+import { pointsAt } from "../ui/step_link";
 
 const FOLDED_LAYERS = 6;
 const FOLDED_ITEMS = 4;
@@ -29,17 +30,7 @@ function Card({ finding }: { readonly finding: Finding }) {
         {finding.confidence !== null && <span class="hint">confidence {percent(finding.confidence)}</span>}
         <span class="spacer" />
         {step !== null && (
-          <button
-            type="button"
-            class="link"
-            title="Show this step in all charts"
-            onMouseEnter={() => {
-              store.cursor.value = step;
-            }}
-            onFocus={() => {
-              store.cursor.value = step;
-            }}
-          >
+          <button type="button" class="link" {...pointsAt(store, step)}>
             step {count(step)}
           </button>
         )}

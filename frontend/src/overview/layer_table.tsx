@@ -35,15 +35,18 @@ export function LayerTable({ overview, scale, range }: Props) {
       table={() => <StripTable layers={rows} steps={overview.steps} />}
     >
       <table class="layers">
+        <colgroup>
+          {["layer", "units", "mix", "share", "strip", "onset", "cause"].map((name) => (
+            <col key={name} class={`of-${name}`} />
+          ))}
+        </colgroup>
         <thead>
           <tr>
             <Heading sort="name" title="Layer" />
             <Heading sort="units" title="Units" numeric />
             <th scope="col">States now</th>
             <Heading sort="share" title="Dead, dying" numeric />
-            <th scope="col" class="strip-column">
-              States over steps
-            </th>
+            <th scope="col">States over steps</th>
             <Heading sort="onset" title="Onset" numeric />
             <th scope="col">Cause</th>
           </tr>
@@ -100,7 +103,7 @@ function Row({
         </span>
       </td>
       <td class={share > 0 ? "numeric strong" : "numeric hint"}>{percent(share)}</td>
-      <td class="strip-column">
+      <td>
         <Strip series={layer.strip} scale={scale} range={range} label={`States of ${layer.layer} over steps`} />
       </td>
       <td class="numeric">{layer.onset_step === null ? <span class="hint">–</span> : count(layer.onset_step)}</td>

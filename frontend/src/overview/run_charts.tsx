@@ -52,7 +52,7 @@ export function RunCharts({ overview, scale, range }: Props) {
               <b>{title}</b>
               {lines.map((line) => (
                 <span key={line.name} class="line-name">
-                  <i style={{ background: `var(${line.color})` }} />
+                  <i style={{ background: `var(--line-${line.color})` }} />
                   {line.name} <span class="value">{number(line.values[record.value ?? line.values.length - 1])}</span>
                 </span>
               ))}
@@ -107,19 +107,19 @@ function chartsOf(overview: Overview, series: Totals): Chart[] {
     {
       title: "Flagged units",
       lines: [
-        { name: "warning", values: series.warning, color: "--line-warning" },
-        { name: "alarm", values: series.alarm, color: "--line-alarm", width: 2 },
+        { name: "warning", values: series.warning, color: "warning" },
+        { name: "alarm", values: series.alarm, color: "alarm", width: 2 },
       ],
     },
   ];
   const known = (values: readonly (number | null)[]): boolean => values.some((value) => value !== null);
   if (known(overview.loss)) {
-    charts.push({ title: "Loss", lines: [{ name: "loss", values: overview.loss, color: "--line-unit" }] });
+    charts.push({ title: "Loss", lines: [{ name: "loss", values: overview.loss, color: "unit" }] });
   }
   if (known(overview.learning_rate)) {
     charts.push({
       title: "Learning rate",
-      lines: [{ name: "rate", values: overview.learning_rate, color: "--line-unit" }],
+      lines: [{ name: "rate", values: overview.learning_rate, color: "unit" }],
     });
   }
   return charts;

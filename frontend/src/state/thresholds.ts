@@ -56,7 +56,7 @@ export function reach(entry: ThresholdEntry): { readonly low: number; readonly h
   if (entry.whole) {
     return { low: Math.max(entry.low, 1), high: Math.min(entry.high, Math.max(entry.default * 100, 20)), log: true };
   }
-  if (entry.default > 0 && entry.default <= 0.05) {
+  if (entry.default > 0 && (entry.default <= 0.05 || entry.high > entry.default * 100)) {
     return {
       low: Math.max(entry.low, entry.default / 1000),
       high: Math.min(entry.high, entry.default * 1000),

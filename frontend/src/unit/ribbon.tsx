@@ -8,6 +8,7 @@ import { STATE_LABELS } from "../domain/states";
 import type { Range, StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
 import { useSize } from "../ui/size";
+import { pointsAt } from "../ui/step_link";
 import { StateName } from "../ui/swatch";
 
 const SHOWN = 6;
@@ -43,17 +44,7 @@ export function Ribbon({ value, scale, range }: Props) {
         <ul class="transitions" aria-label="Changes of state, latest first">
           {latest.map(({ step, from, to }) => (
             <li key={`${step} ${to}`}>
-              <button
-                type="button"
-                class="link"
-                title="Show this step in all charts"
-                onMouseEnter={() => {
-                  store.cursor.value = step;
-                }}
-                onFocus={() => {
-                  store.cursor.value = step;
-                }}
-              >
+              <button type="button" class="link" {...pointsAt(store, step)}>
                 step {count(step)}
               </button>
               <StateName state={from} /> to <StateName state={to} />

@@ -74,13 +74,13 @@ function Chart({ name, value, scale, range }: Props & { readonly name: string })
   const given = value.lines[name] ?? [];
   const lines = useMemo<Line[]>(
     () => [
-      { name: "layer median", values: median, color: "--line-median", width: 1.25 },
-      { name: "unit", values, color: "--line-unit", width: 1.4 },
+      { name: "layer median", values: median, color: "median", width: 1.25 },
+      { name: "unit", values, color: "unit", width: 1.4 },
     ],
     [value, name],
   );
   const levels = useMemo<Level[]>(
-    () => given.map((line) => ({ value: line.value, color: "--line-threshold" })),
+    () => given.map((line) => ({ value: line.value, color: "threshold" })),
     [value, name],
   );
   const meaning = store.glossary.state.value.value?.statistics.find((entry) => entry.name === name)?.meaning;

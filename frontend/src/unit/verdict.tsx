@@ -1,6 +1,6 @@
 /** Why a unit is called what it is called: the rule, and the numbers that decided. */
 import type { DecidingNumber, UnitAnswer } from "../api/types";
-import { count, number, percent } from "../domain/format";
+import { count, number, sentence } from "../domain/format";
 import { isFlagged, STATE_LEVELS } from "../domain/states";
 import { useStore } from "../state/context";
 import { Swatch } from "../ui/swatch";
@@ -17,7 +17,7 @@ export function Verdict({ value }: { readonly value: UnitAnswer }) {
         {level !== "ok" && <span class={`chip level-${level}`}>{level}</span>}
         <span class="hint">{since(value)}</span>
       </p>
-      <p>{value.why}</p>
+      <p>{sentence(value.why)}.</p>
       {value.numbers.length > 0 && (
         <dl class="numbers" aria-label="Numbers that decided">
           {value.numbers.map((entry) => (
@@ -53,14 +53,12 @@ function NumberRow({ entry }: { readonly entry: DecidingNumber }) {
   );
 }
 
-/** `since step 240 · born dead · on 51,200 examples · fires on at most 0.006 % of examples` */
+/** `since step 240 · 51,200 examples` */
 function since(value: UnitAnswer): string {
   const parts = [];
   const flagged = isFlagged(value.state);
   if (value.born === true && value.state === "dead") parts.push("born dead");
   else if (value.since_step !== null) parts.push(`since step ${count(value.since_step)}`);
   if (flagged && value.examples !== null) parts.push(`${count(value.examples)} examples`);
-  if (flagged && value.rate_upper_bound !== null)
-    parts.push(`fires on at most ${percent(value.rate_upper_bound)} (95 % bound)`);
   return parts.join(" · ");
 }
