@@ -21,7 +21,7 @@ from deadunits_tb.units import LayerInfo
 QUEUE_BYTES = 2**27
 """Memory that waiting records may hold."""
 QUEUE_RECORDS = 1000
-"""Many, as the bytes are bounded anyway: where nothing releases the interpreter, a busy loop makes hundreds at a time."""
+"""Many, as the bytes are bounded anyway: a busy loop that never releases the interpreter makes hundreds at a time."""
 FLUSH_SECONDS = 30.0
 """How old records on a remote file system may be before readers see them. Each flush there uploads the whole file."""
 CLOSE_SECONDS = 120.0
