@@ -286,7 +286,7 @@ def test_a_file_that_is_not_there_after_all_is_said_and_read_later(tmp_path):
 def test_a_file_that_fails_while_it_is_read_is_said_and_tried_again(tmp_path, monkeypatch):
     path = put(tmp_path, event(1))
     with monkeypatch.context() as patched:
-        patched.setattr(local, "_open", lambda path: (_ for _ in ()).throw(OSError("the server has gone")))
+        patched.setattr(local, "_open", lambda *_: (_ for _ in ()).throw(OSError("the server has gone")))
         provider = LocalDataProvider(tmp_path)
     assert provider.notes == [f"{path}: cannot be read: the server has gone"]
     provider.reload()

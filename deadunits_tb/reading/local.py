@@ -256,9 +256,7 @@ class _Run:
             return
         file.size, file.unreadable = size, ""
         try:
-            with _open(path) as stream:
-                if file.offset:
-                    stream.seek(file.offset)
+            with _open(path, file.offset) as stream:
                 for frame in read_frames(stream, file.offset, size):
                     file.offset = frame.stop
                     try:
@@ -368,8 +366,13 @@ def _size_of_url(path: str) -> int:
     return int(tf.io.gfile.stat(path).length)
 
 
-def _open(path: str) -> Any:
-    return tf.io.gfile.GFile(path, "rb") if _is_url(path) else Path(path).open("rb")
+def _open(path: str, offset: int) -> Any:
+    stream = tf.io.gfile.GFile(path, "rb") if _is_url(path) else Path(path).open("rb")
+    if hasattr(stream, "seek"):
+        stream.seek(offset)
+    elif offset:  # TensorBoard's file layer without TensorFlow knows no other way
+        stream.read(offset)
+    return stream
 
 
 def _is_url(path: str) -> bool:
