@@ -19,7 +19,7 @@ export function percent(share: number): string {
   if (value === 0) return "0\u00A0%";
   if (value < 0.01) return "<\u00A00.01\u00A0%";
   if (value > 99 && value < 100) return `${(Math.floor(value * 10) / 10).toFixed(1)}\u00A0%`;
-  const shown = value < 10 ? value.toPrecision(2) : value.toFixed(0);
+  const shown = value < 10 ? value.toPrecision(2) : value.toFixed(1);
   return `${Number(shown)}\u00A0%`;
 }
 

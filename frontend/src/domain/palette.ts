@@ -56,7 +56,7 @@ export const DIVERGING: Readonly<Record<Theme, readonly string[]>> = {
 
 export const ZERO: Readonly<Record<Theme, string>> = { light: "#E7C6D3", dark: "#5A2A40" };
 
-/** Lines of charts. `threshold` is the accent of the page, `alarm` and `warning` follow `dead` and `dying`. */
+/** Lines of charts. `threshold` is the accent of the page, `alarm` and `warning` are near `dead` and `dying`. */
 export interface LineColors {
   readonly unit: string;
   readonly median: string;
@@ -71,10 +71,10 @@ export type LineColor = keyof LineColors;
 export const LINE_COLORS: Readonly<Record<Theme, LineColors>> = {
   light: {
     unit: "#18507A",
-    median: "#8E959C",
+    median: "#858C93",
     threshold: "#C84800",
     alarm: "#882255",
-    warning: "#EE7733",
+    warning: "#D65F14",
     quantile: "#1F2328",
   },
   dark: {
