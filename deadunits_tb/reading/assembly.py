@@ -102,7 +102,7 @@ def _places(group: Sequence[StatesSeries], units: int, limits: Limits, note: Not
         for step, found in whole.items():
             places[step] = Place(session, step, tuple(found[place] for place in sorted(found)))
     _note_gaps({_range(series) for series in group}, units, note)
-    every = -(-len(places) * units // MAX_CELLS)
+    every = max(-(-len(places) * units // MAX_CELLS), 1)
     if every > 1:
         sizes = f"{count(len(places), 'record')} of {count(units, 'unit')}"
         note(f"only one in {every:,} of its {sizes} is shown, to save memory")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from deadunits_tb.reading.grounds import Number, ground
 from deadunits_tb.reading.moment import Moment
 from deadunits_tb.reading.phrases import count
@@ -74,9 +76,10 @@ class Explainer:
         memory: Memory | None,
         thresholds: Thresholds,
     ) -> None:
-        self._moment = Moment.of(info, window, statistics, evidence, thresholds)
         self._memory = memory
-        self._found = None if statistics is None else candidates(info, window, statistics, evidence, thresholds)
+        with np.errstate(all="ignore"):  # what a stranger recorded may be any number
+            self._moment = Moment.of(info, window, statistics, evidence, thresholds)
+            self._found = None if statistics is None else candidates(info, window, statistics, evidence, thresholds)
 
     def explain(self, state: UnitState, unit: int) -> Explanation:
         """Explain why a unit is in a state.

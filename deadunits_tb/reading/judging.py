@@ -45,7 +45,8 @@ def rejudge(history: LayerHistory, thresholds: Thresholds) -> tuple[Byte, Int]:
         statistics = history.statistic_at(record)
         if statistics is not None:
             evidence = signal.recount(history.evidence(record), statistics, window.examples)
-            verdict = judge(history.info, window, statistics, evidence, memory, thresholds)
+            with np.errstate(all="ignore"):  # what a stranger recorded may be any number
+                verdict = judge(history.info, window, statistics, evidence, memory, thresholds)
             states[record], since[record], memory = verdict.states, verdict.since, verdict.memory
     return states, since
 

@@ -82,14 +82,14 @@ class Source:
         self._parsed: Cache[tuple[bytes, TagInfo | str]] = Cache(2**26, lambda pair: len(pair[0]) + 1000)
 
     def list(
-        self, ctx: Any, experiment_id: str, note: Callable[[str], None], run: str | None = None
+        self, ctx: Any, experiment_id: str, note: Callable[[str, str], None], run: str | None = None
     ) -> dict[str, RunTags]:
         """List the runs that hold data of ours.
 
         Args:
             ctx: TensorBoard's ``RequestContext``.
             experiment_id: Of the experiment.
-            note: Told what was left out.
+            note: Told of which run what was left out.
             run: List this run alone.
 
         Returns:
@@ -110,7 +110,7 @@ class Source:
                 elif known.max_step is not None and known.max_wall_time is not None:
                     tags[name].append(Tag(tensorboard_run, tag, info, int(known.max_step), float(known.max_wall_time)))
         for (name, reason), times in refused.items():
-            note(f"run {name!r}: {count(times, 'tag')} left out: {reason}")
+            note(name, f"{count(times, 'tag')} left out: {reason}")
         return {name: RunTags(name, tuple(tags[name])) for name in sorted(tags, key=natural)}
 
     def read(self, ctx: Any, experiment_id: str, tag: Tag, points: int = RECORD_BLOCK) -> Sequence[Point]:

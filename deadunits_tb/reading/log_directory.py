@@ -35,7 +35,7 @@ class LogDirectory:
     @property
     def notes(self) -> list[str]:
         """What of the event files was left out, one sentence each; what a run left out is in its own notes."""
-        return [*self._provider.notes, *self._reader.notes()]
+        return [*self._provider.notes, *self._reader.notes(but_of=self.runs)]
 
     def history(self, run: str) -> RunHistory:
         """Read one run.

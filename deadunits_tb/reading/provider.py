@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
+from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -67,7 +69,7 @@ class RunReader:
         self._arrays: Arrays = array_cache(cache_bytes)
         self._lock = threading.Lock()
         self._kept: dict[tuple[str, str], _Kept] = {}
-        self._notes: dict[str, Notes] = {}
+        self._notes: dict[str, dict[str, Notes]] = {}
 
     def runs(self, ctx: Any = None, *, experiment_id: str = "") -> list[RunSummary]:
         """List the runs that hold records of ours, in natural order. Cheap: reads no history.
@@ -76,8 +78,8 @@ class RunReader:
             ctx: TensorBoard's ``RequestContext``.
             experiment_id: Of the experiment.
         """
-        notes = Notes()
-        listed = self._source.list(ctx, experiment_id, notes.add)
+        notes: dict[str, Notes] = defaultdict(Notes)
+        listed = self._source.list(ctx, experiment_id, lambda run, sentence: notes[run].add(sentence))
         with self._lock:
             self._notes[experiment_id] = notes
             for experiment, run in list(self._kept):
@@ -85,16 +87,22 @@ class RunReader:
                     del self._kept[experiment, run]
         return [self._summary(tags, ctx, experiment_id) for tags in listed.values()]
 
-    def notes(self, ctx: Any = None, *, experiment_id: str = "") -> list[str]:
+    def notes(self, ctx: Any = None, *, experiment_id: str = "", but_of: Container[str] = ()) -> list[str]:
         """What was left out of the last listing, one sentence each: tags of strangers, later format versions, damage.
 
         Args:
             ctx: TensorBoard's ``RequestContext``.
             experiment_id: Of the experiment.
+            but_of: Runs that are passed over, because their own notes say it.
         """
         if experiment_id not in self._notes:
             self.runs(ctx, experiment_id=experiment_id)
-        return list(self._notes[experiment_id])
+        found = Notes()
+        for run, sentences in self._notes[experiment_id].items():
+            if run not in but_of:
+                for sentence in sentences:
+                    found.add(f"run {run!r}: {sentence}")
+        return list(found)
 
     def history(self, run: str, ctx: Any = None, *, experiment_id: str = "") -> RunHistory:
         """Read a run; what was read before and has not changed is not read again.
@@ -108,9 +116,10 @@ class RunReader:
             UnknownNameError: There is no such run.
         """
         notes = Notes()
-        tags = self._source.list(ctx, experiment_id, notes.add, run).get(run)
+        tags = self._source.list(ctx, experiment_id, lambda _, sentence: notes.add(sentence), run).get(run)
         if tags is None:
-            raise UnknownNameError.of("run", run, self._source.list(ctx, experiment_id, notes.add))
+            known = self._source.list(ctx, experiment_id, lambda _, sentence: None)
+            raise UnknownNameError.of("run", run, known)
         kept = self._kept_of(experiment_id, run)
         with kept.lock:
             if kept.history is None or kept.history.version != tags.version:

@@ -216,7 +216,16 @@ class StatisticsSeries:
             wrong = count(len(points) - len(kept), "record")
             self.notes.add(f"{of_tag(self.info)}: {wrong} of statistics left out: not of the declared type and shape")
         bits = np.array([point.value for point in kept], np.uint16)
+        _quieten(bits)
         return np.array([point.step for point in kept], np.int64), bits.reshape(-1, *self._shape)
+
+
+def _quieten(bits: Bits) -> None:
+    """Signalling NaNs, which we never write and NumPy warns about, become quiet ones. In place."""
+    special = (bits & 0x7FC0) == 0x7F80
+    if special.any():
+        special &= (bits & 0x3F) != 0
+        bits[special] |= 0x40
 
 
 def of_tag(info: TagInfo) -> str:
