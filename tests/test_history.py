@@ -49,6 +49,12 @@ def test_a_statistic_that_comes_later_is_nan_before() -> None:
     assert layer.recorded.all()
 
 
+@pytest.mark.parametrize("units", [[0], [11, 3], list(range(12)), []])
+def test_a_few_units_are_cut_out_of_all(units: list[int]) -> None:
+    layer = history_of(INFO, RECORDS)
+    assert np.array_equal(layer.statistic("mean", np.array(units, np.int64)), layer.statistic("mean")[:, units])
+
+
 def test_an_unknown_statistic_is_said_with_those_that_exist() -> None:
     with pytest.raises(UnknownNameError, match=r"no statistic 'means'. Did you mean 'mean'\?"):
         history_of(INFO, RECORDS).statistic("means")
