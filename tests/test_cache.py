@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
+import time
 
 import pytest
 
@@ -61,7 +62,9 @@ def test_those_who_wait_for_a_failure_get_it_and_the_next_tries_again() -> None:
         first = pool.submit(cache.get, "key", fail)
         started.wait(10)
         second = pool.submit(cache.get, "key", lambda: 5)
-        concurrent.futures.wait([second], timeout=0.2)
+        while not second.running():
+            time.sleep(0.01)
+        time.sleep(0.3)  # until it waits for the first
         waiting.set()
         with pytest.raises(OSError, match="gone"):
             first.result(10)
