@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
 import subprocess
 import sys
 import types
@@ -13,6 +14,7 @@ import pytest
 from tensorboard.plugins import base_plugin
 
 from deadunits_tb.metadata import PLUGIN_NAME
+from deadunits_tb.reading.local import LocalDataProvider
 from deadunits_tb.serving.loader import DeadUnitsLoader
 
 
@@ -77,14 +79,18 @@ def _static_plugins() -> list[Any]:
     return list(default.get_static_plugins())
 
 
-def test_it_is_a_loader_that_loads_the_plugin() -> None:
+def test_it_is_a_loader_that_loads_the_plugin(tmp_path: pathlib.Path) -> None:
     assert issubclass(DeadUnitsLoader, base_plugin.TBLoader)
-    plugin = DeadUnitsLoader().load(base_plugin.TBContext(data_provider=None))
+    plugin = DeadUnitsLoader().load(base_plugin.TBContext(data_provider=LocalDataProvider(tmp_path)))
     assert plugin.plugin_name == PLUGIN_NAME
     assert plugin.data_plugin_names() == (PLUGIN_NAME,)
     assert plugin.is_active() is False
     metadata = plugin.frontend_metadata()
     assert (metadata.tab_name, metadata.es_module_path, metadata.is_ng_component) == ("Dead Units", "/index.js", False)
+
+
+def test_without_a_data_provider_there_is_no_plugin() -> None:
+    assert DeadUnitsLoader().load(base_plugin.TBContext(data_provider=None)) is None
 
 
 def test_the_entry_module_imports_only_tensorboards_base_class_and_the_standard_library() -> None:

@@ -35,7 +35,12 @@ class DeadUnitsLoader(base_plugin.TBLoader):  # type: ignore[misc]  # TensorBoar
 
         Args:
             context: TensorBoard's ``TBContext``.
+
+        Returns:
+            The plugin; None, which TensorBoard skips, where there is no data provider to read through.
         """
+        if context.data_provider is None:
+            return None
         from deadunits_tb.serving.plugin import DeadUnitsPlugin
 
         return DeadUnitsPlugin(context)
