@@ -55,8 +55,11 @@ def print_notes(notes: Sequence[str], console: Console | None = None) -> None:
 def _facts(run: RunHistory) -> str:
     seen, written = len(run_steps(run)), run.records_written
     records = f"{count(seen)} of {count(written, 'record')}" if seen < written else count(seen, "record")
-    overhead = run.records[-1].overhead if run.records else None
-    cost = f", {percent(overhead)} of the training time spent watching" if overhead is not None else ""
+    latest = run.records[-1] if run.records else None
+    overhead = latest.overhead if latest else None
+    cost = ""
+    if latest is not None and overhead is not None:
+        cost = f", {latest.overhead_seconds:.1f} s spent watching ({percent(overhead)} of the training time)"
     return f"{records} from step {run.first_step:,} to {run.last_step:,}, {run.info.framework}{cost}"
 
 
