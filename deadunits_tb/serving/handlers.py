@@ -58,7 +58,7 @@ def overview(histories: Histories, query: Query) -> Reply:
     """``/overview``."""
     run = histories.run(query)
     thresholds = query.thresholds(run.info.thresholds)
-    key = ("overview", histories.key(query, run), thresholds)
+    key = ("overview", histories.key(query, run), thresholds, len(run.notes))  # notes grow while more is read
     return histories.replies.get(key, lambda: json_reply(_overview(histories, query, run, thresholds)))
 
 
