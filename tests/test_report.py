@@ -169,7 +169,7 @@ def test_people_read_the_sentence_the_worst_layer_the_cause_and_what_to_do(log_d
 
 
 def test_people_read_how_far_the_figures_can_be_trusted(log_dir: pathlib.Path) -> None:
-    text = printed(log_dir, "simulated")
+    text = printed(log_dir, "simulated", width=200)
     assert "60 of 69 records" in text
     assert "0.8 % of the training time" in text
     assert "layer embedding was not observed: its rows are not units" in text
