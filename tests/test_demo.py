@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -20,7 +21,7 @@ from rich.console import Console
 import deadunits_tb
 from deadunits_tb import demo
 from deadunits_tb.errors import InvalidArgumentError, LogDirectoryError
-from deadunits_tb.units import UnitState
+from deadunits_tb.units import Level, UnitState
 
 NAMES = ("healthy", "learning_rate_too_high", "badly_initialized", "saturated_tanh", "frozen_layer")
 
@@ -73,7 +74,7 @@ def test_healthy_learns_and_no_layer_is_at_alarm_level(trained: dict[str, Traine
     healthy = trained["healthy"]
     assert healthy.accuracy > 0.98
     assert all(healthy.silent(layer).mean() < 0.02 for layer in healthy.after)
-    assert [finding for finding in healthy.run.findings if finding.level == "alarm"] == []
+    assert [finding for finding in healthy.run.findings if finding.level is Level.ALARM] == []
 
 
 def test_units_die_during_training_where_the_learning_rate_is_too_high(trained: dict[str, Trained]) -> None:
@@ -113,9 +114,9 @@ def test_verdicts_agree_with_the_exhaustive_pass(name: str, trained: dict[str, T
             continue
         dead = run.states(layer) == UnitState.DEAD
         assert not (dead & ((output > 0).mean(axis=0) > 0.01)).any()
-        missed = run.silent(layer) & ~dead
-        silent_for = np.asarray(run.run.layers[layer].evidence(-1).examples_since_active)
-        assert (silent_for[missed] < 3000).all()
+        # 40 records of at least 97 images: more than the 3,000 that the rule asks for.
+        long_silent = (run.run.layers[layer].statistic("active_fraction")[-40:] == 0).all(axis=0)
+        assert (run.silent(layer) & long_silent & ~dead).sum() == 0
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_verdicts_agree_with_the_exhaustive_pass(name: str, trained: dict[str, T
     ],
 )
 def test_the_cause_is_found(name: str, cause: str, trained: dict[str, Trained]) -> None:
-    assert cause in [finding.cause for finding in trained[name].run.findings]
+    assert cause in [finding.cause for finding in trained[name].run.findings if finding.level is Level.ALARM]
 
 
 def test_a_second_demo_replaces_the_first(tmp_path: pathlib.Path) -> None:
@@ -138,7 +139,7 @@ def test_a_second_demo_replaces_the_first(tmp_path: pathlib.Path) -> None:
     run = deadunits_tb.load(tmp_path)["healthy"]
     steps = run.layers["hidden_1"].steps
     assert len(np.unique(steps)) == len(steps)
-    assert steps[-1] <= 57
+    assert steps[-1] < 18
 
 
 def test_a_log_directory_that_cannot_be_written_is_said_before_training(tmp_path: pathlib.Path) -> None:
@@ -174,7 +175,11 @@ def test_serving_prints_the_address_of_the_tab_and_ends_with_ctrl_c(served: tupl
     assert process.wait(20) == 0
 
 
-def test_a_port_that_is_taken_is_an_error(served: tuple[subprocess.Popen[str], str], tmp_path: pathlib.Path) -> None:
-    port = int(served[1].split(":")[2].split("/")[0])
-    with pytest.raises(InvalidArgumentError, match=str(port)):
-        demo.serve(tmp_path, port, Console(file=io.StringIO()))
+def test_a_port_that_is_taken_is_said_before_training(tmp_path: pathlib.Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidArgumentError, match=f"port {port} cannot be used"):
+            demo.run(tmp_path, port=port)
+    assert list(tmp_path.iterdir()) == []
