@@ -116,7 +116,7 @@ def _widest_gap(position: npt.NDArray[np.float64]) -> int:
 def _features(states: Byte, active_fraction: Float | None) -> npt.NDArray[np.float64]:
     """``[units, features]``: severity, and how often the unit fired, at a few records."""
     columns = evenly_spaced(len(states), _FEATURE_RECORDS)
-    severity = SEVERITY[states[columns]].T.astype(np.float64) / float(SEVERITY.max())
+    severity: npt.NDArray[np.float64] = SEVERITY[states[columns]].T / float(SEVERITY.max())
     if active_fraction is None:
         return severity
     recorded = np.flatnonzero(~np.isnan(active_fraction).all(axis=1))
