@@ -10,6 +10,7 @@ from typing import Any
 from deadunits_tb.errors import FormatError
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _DIGITS = 20
 """More digits than any int64 has; Python would take quadratic time over a million."""
 _SHOWN = 80
@@ -21,8 +22,7 @@ def dumps(value: Any) -> bytes:
     Raises:
         ValueError: A float is not finite.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
 def number(value: float | None) -> float | str | None:

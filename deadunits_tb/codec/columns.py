@@ -13,6 +13,8 @@ from deadunits_tb.record import Int
 
 _COLUMN = struct.Struct("<Bq")
 _WIDTHS = (0, 1, 2, 4, 8)
+_WIDTH_OF = (0, 1, 2, 4, 4, 8, 8, 8, 8)
+"""Bytes needed to the width that has them."""
 
 
 def pack_columns(rows: Int) -> Iterator[bytes]:
@@ -20,7 +22,7 @@ def pack_columns(rows: Int) -> Iterator[bytes]:
     lows = rows.min(axis=1)
     beyond = (rows - lows[:, np.newaxis]).view(np.uint64)
     for low, largest, row in zip(lows.tolist(), beyond.max(axis=1).tolist(), beyond, strict=True):
-        width = next(width for width in _WIDTHS if largest < 1 << 8 * width)
+        width = _WIDTH_OF[(largest.bit_length() + 7) // 8]
         yield _COLUMN.pack(width, low)
         if width:
             yield row.astype(f"<u{width}").view(np.uint8).reshape(-1, width).T.tobytes()
