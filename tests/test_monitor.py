@@ -120,7 +120,7 @@ def test_a_few_examples_at_a_time_are_put_together(tmp_path):
     train(monitor, range(20), examples=3)
     monitor.close()
     layer = history(tmp_path).layer("hidden")
-    assert [layer.window(i).examples for i in range(len(layer.steps))] == [3, *[9] * 6, 3]
+    assert [layer.window(i).examples for i in range(len(layer.steps))] == [3, *[9] * 6]
 
 
 def test_run_moves_is_the_largest_update_of_any_layer(tmp_path):
@@ -225,14 +225,21 @@ def test_a_failure_before_the_first_record_is_recorded_too(tmp_path):
 
 
 def test_what_is_left_can_be_settled_before_training_goes_on(tmp_path):
-    monitor = Monitor(tmp_path, RUN, every=1)
-    train(monitor, range(4), examples=5)
+    monitor = Monitor(tmp_path, RUN, every=1, total_steps=100_000)
+    train(monitor, range(204))
     monitor.settle()
-    assert history(tmp_path).layer("hidden").steps.tolist() == [0, 2, 3]
-    train(monitor, range(4, 8), examples=5)
+    assert history(tmp_path).layer("hidden").steps.tolist() == [*range(200), 203]
+    train(monitor, range(204, 208))
     monitor.close()
     monitor.settle()
-    assert history(tmp_path).layer("hidden").steps.tolist() == [0, 2, 3, 5, 7]
+    assert history(tmp_path).layer("hidden").steps.tolist() == [*range(200), 203, 207]
+
+
+def test_a_handful_of_examples_at_the_end_does_not_judge(tmp_path):
+    monitor = Monitor(tmp_path, RUN, every=1)
+    train(monitor, range(4), examples=5)
+    monitor.close()
+    assert history(tmp_path).layer("hidden").steps.tolist() == [0, 2]
 
 
 def test_a_failure_at_the_end_is_caught_too(tmp_path):
@@ -330,11 +337,11 @@ def test_a_program_that_ends_without_closing_loses_nothing(tmp_path):
     program = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_monitor import Monitor, RUN, train
-monitor = Monitor({str(tmp_path)!r}, RUN, every=1)
-train(monitor, range(20), examples=3)
+monitor = Monitor({str(tmp_path)!r}, RUN, every=1, total_steps=100_000)
+train(monitor, range(204))
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
-    assert history(tmp_path).layer("hidden").steps.tolist() == [0, 3, 6, 9, 12, 15, 18, 19]
+    assert history(tmp_path).layer("hidden").steps.tolist() == [*range(200), 203]
 
 
 WRONG = {

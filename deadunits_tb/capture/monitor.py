@@ -200,7 +200,7 @@ class Monitor:
         self.flush()
 
     def close(self) -> None:
-        """Write the last partial window as a record and wait for the file. May be called again."""
+        """Make a record of the last window, if it is large enough, and wait for the file. May be called again."""
         if self._closed or os.getpid() != self._process:  # a forked child must not touch its parent's device or file
             return
         self._closed = True
@@ -259,8 +259,8 @@ class Monitor:
     @_guarded
     def _finish(self) -> None:
         self._fetch()
-        if self._window.examples:
-            self._record(self._last_step)
+        if self._window.examples and self._records.enough(self._window.examples):
+            self._record(self._last_step)  # a handful of examples more would only make the last states flicker
 
     def _fetch(self) -> int:
         """Take in what waits; returns its examples."""

@@ -59,8 +59,13 @@ def _facts(run: RunHistory) -> str:
     overhead = latest.overhead if latest else None
     cost = ""
     if latest is not None and overhead is not None:
-        cost = f", {latest.overhead_seconds:.1f} s spent watching ({percent(overhead)} of the training time)"
+        watched = "" if run.info.every is None else f", watched every {_ordinal(run.info.every)}step as asked"
+        cost = f"{watched}, {latest.overhead_seconds:.1f} s spent watching ({percent(overhead)} of the training time)"
     return f"{records} from step {run.first_step:,} to {run.last_step:,}, {run.info.framework}{cost}"
+
+
+def _ordinal(every: int) -> str:
+    return {1: "", 2: "2nd ", 3: "3rd "}.get(every, f"{every}th ")
 
 
 def _table(run: RunHistory) -> Table:
