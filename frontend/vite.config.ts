@@ -25,6 +25,8 @@ function budget(): Plugin {
 export default defineConfig({
   plugins: [budget()],
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
+  // `npm run dev` stands in for the plugin's page; the data come from a TensorBoard that runs.
+  server: { proxy: { "/data": process.env.TENSORBOARD ?? "http://localhost:6006" } },
   build: {
     target: "es2022",
     outDir: "../deadunits_tb/static",

@@ -37,7 +37,7 @@ function Content({ store }: { readonly store: Store }) {
     return (
       <main class="view">
         {error ? (
-          <Failure error={error} retry={store.runs.retry} />
+          <Failure title="The runs cannot be listed" error={error} retry={store.runs.retry} />
         ) : (
           <Skeleton height={120} label="Loading the runs" />
         )}
@@ -71,6 +71,7 @@ function paintRoot(store: Store): void {
   for (const [name, color] of Object.entries(LINE_COLORS[theme])) style.setProperty(`--line-${name}`, color);
   document.documentElement.dataset.theme = theme;
   document.documentElement.lang = "en";
+  document.title = "Dead Units";
 }
 
 /** TensorBoard keeps hidden tabs alive at zero height: nothing is loaded or drawn there. */

@@ -1,16 +1,23 @@
 /** The bar that stays: where the reader is, what part of the run is shown, and by which measure. */
+import { useSignalEffect } from "@preact/signals";
 import { count, counted } from "../domain/format";
 import { useStore } from "../state/context";
 import { Chooser } from "../ui/chooser";
 import { Icon } from "../ui/icons";
+import { useSize } from "../ui/size";
 import { Legend } from "./legend";
 import { StepRange } from "./step_range";
 import { VerdictNote } from "./verdict_note";
 
 export function Bar() {
   const store = useStore();
+  const { ref, size } = useSize<HTMLElement>();
+  useSignalEffect(() => {
+    // What sticks below the bar must know where it ends; narrow windows wrap it.
+    document.documentElement.style.setProperty("--bar-height", `${size.value.height + 1}px`);
+  });
   return (
-    <header class="bar">
+    <header class="bar" ref={ref}>
       <div class="bar-row">
         <RunChooser />
         <LayerChooser />

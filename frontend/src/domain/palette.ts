@@ -72,7 +72,7 @@ export const LINE_COLORS: Readonly<Record<Theme, LineColors>> = {
   light: {
     unit: "#18507A",
     median: "#858C93",
-    threshold: "#C84800",
+    threshold: "#B54100",
     alarm: "#882255",
     warning: "#D65F14",
     quantile: "#1F2328",

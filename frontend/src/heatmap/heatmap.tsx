@@ -14,7 +14,7 @@ import type { HeatmapModel } from "./model";
 import { worstIn } from "./readout_text";
 import { RowAxis } from "./row_axis";
 import { rowsAt, type TileSource, tilesIn } from "./tiles";
-import { type Cell, xOf } from "./viewport";
+import { type Cell, reveal, xOf } from "./viewport";
 
 export function Heatmap({ model }: { readonly model: HeatmapModel }) {
   const store = useStore();
@@ -27,10 +27,12 @@ export function Heatmap({ model }: { readonly model: HeatmapModel }) {
     const source = model.stateSource.peek();
     const row = source ? await worstIn(source, model, cell) : cell.row;
     model.focus.value = { ...cell, row };
-    store.go({ unit: model.unitAt(row) });
+    const unit = model.unitAt(row);
+    if (unit !== null) store.go({ unit });
   };
 
   usePainting(model, canvas, size);
+  useReveal(model);
   useEffect(() => {
     const element = ref.current;
     if (!element) return;
@@ -80,6 +82,18 @@ export function Heatmap({ model }: { readonly model: HeatmapModel }) {
       <Minimap model={model} height={height} />
     </div>
   );
+}
+
+/** Brings the open unit into the window, once, when it changes: its neighbours may be far away. */
+function useReveal(model: HeatmapModel): void {
+  const store = useStore();
+  const { unit } = store.place.value;
+  const row = unit === null ? null : model.rowOf(unit);
+  useEffect(() => {
+    const [view, extent] = [model.view.peek(), model.extent.peek()];
+    if (row === null || row >= extent.rows || (row >= view.top && row + 1 <= view.bottom)) return;
+    model.moveTo(reveal(view, extent, { row, record: Math.floor((view.left + view.right) / 2) }));
+  }, [row, model]);
 }
 
 /** Asks for the tiles in the window and draws those that are here. */

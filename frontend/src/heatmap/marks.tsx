@@ -1,5 +1,6 @@
-/** The focused cell and the brushed rectangle, over the picture. */
+/** The open unit's row, the focused cell and the brushed rectangle, over the picture. */
 import { type ReadonlySignal, useComputed } from "@preact/signals";
+import { useStore } from "../state/context";
 import type { HeatmapModel } from "./model";
 import type { Selection } from "./selection";
 import { type Size, xOf, yOf } from "./viewport";
@@ -10,6 +11,7 @@ interface Props {
 }
 
 export function CellMarks({ model, size }: Props) {
+  const store = useStore();
   const boxOf = (selection: Selection | null, least: number): string | null => {
     if (!selection) return null;
     const [view, now] = [model.view.value, size.value];
@@ -24,8 +26,17 @@ export function CellMarks({ model, size }: Props) {
     return boxOf(single, 5);
   });
   const brushed = useComputed(() => boxOf(model.selection.value, 2));
+  const opened = useComputed(() => {
+    const { unit } = store.place.value;
+    const row = unit === null ? null : model.rowOf(unit);
+    if (row === null) return null;
+    const [view, now] = [model.view.value, size.value];
+    const [top, bottom] = [yOf(view, now, row), yOf(view, now, row + 1)];
+    return `transform:translateY(${top}px);height:${Math.max(bottom - top, 3)}px`;
+  });
   return (
     <>
+      {opened.value && <div class="mark-row" style={opened.value} />}
       {brushed.value && <div class="mark-selection" style={brushed.value} />}
       {focus.value && <div class="mark-focus" style={focus.value} />}
     </>

@@ -40,8 +40,9 @@ export interface HeatmapModel {
   readonly stateSource: ReadonlySignal<TileSource | null>;
   readonly valueSource: ReadonlySignal<TileSource | null>;
   readonly valueScale: ReadonlySignal<ValueScale | null>;
-  unitAt(row: number): number;
-  rowOf(unit: number): number;
+  /** The unit in a row, and the reverse; null while the order is on its way. */
+  unitAt(row: number): number | null;
+  rowOf(unit: number): number | null;
   dispose(): void;
 }
 
@@ -155,10 +156,11 @@ export function createHeatmapModel(store: Store): HeatmapModel {
     hover.value = focus.value = selection.value = null;
   });
 
+  const byIndex = computed(() => store.place.value.order === "index");
+  const unitByRow = computed(() => store.order.state.value.value);
   const rowByUnit = computed(() => {
-    const order = store.order.state.value.value;
     const rows = new Map<number, number>();
-    order?.forEach((unit, row) => {
+    unitByRow.value?.forEach((unit, row) => {
       rows.set(unit, row);
     });
     return rows;
@@ -182,8 +184,8 @@ export function createHeatmapModel(store: Store): HeatmapModel {
     stateSource,
     valueSource,
     valueScale,
-    unitAt: (row) => store.order.state.value.value?.[row] ?? row,
-    rowOf: (unit) => rowByUnit.value.get(unit) ?? unit,
+    unitAt: (row) => (byIndex.value ? row : (unitByRow.value?.[row] ?? null)),
+    rowOf: (unit) => (byIndex.value ? unit : (rowByUnit.value.get(unit) ?? null)),
     dispose: () => {
       window.clearTimeout(rest);
       stopFollowing();

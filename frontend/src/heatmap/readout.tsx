@@ -36,7 +36,7 @@ export function CellReadout({ model }: Props) {
 function Facts({ readout }: { readonly readout: Readout }) {
   return (
     <>
-      <b>unit {count(readout.unit)}</b>
+      <b>unit {readout.unit === null ? "…" : count(readout.unit)}</b>
       <span>step {count(readout.step)}</span>
       {readout.state === null ? <span class="hint">…</span> : <StateName state={readout.state} />}
       {readout.statistic !== null && readout.value !== null && (

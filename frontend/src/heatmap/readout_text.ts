@@ -7,7 +7,7 @@ import { placeOf, type TileSource, unitsPerRow } from "./tiles";
 import type { Cell } from "./viewport";
 
 export interface Readout {
-  readonly unit: number;
+  readonly unit: number | null;
   readonly step: number;
   readonly state: StateLabel | null;
   readonly statistic: string | null;
@@ -53,7 +53,10 @@ function groupText(model: HeatmapModel, cell: Cell): string | null {
 
 /** One sentence for the live region. */
 export function sentenceOf(readout: Readout): string {
-  const parts = [`unit ${count(readout.unit)}`, `step ${count(readout.step)}`];
+  const parts = [
+    readout.unit === null ? "unit not known yet" : `unit ${count(readout.unit)}`,
+    `step ${count(readout.step)}`,
+  ];
   if (readout.state !== null) parts.push(readout.state);
   if (readout.statistic !== null && readout.value !== null) {
     parts.push(`${readout.statistic} ${Number.isNaN(readout.value) ? "not recorded" : number(readout.value)}`);

@@ -17,9 +17,10 @@ export function RowAxis({ model, height }: { readonly model: HeatmapModel; reado
   for (let row = Math.ceil(view.top / stride) * stride; row < Math.min(view.bottom, rows); row += stride) {
     const y = yOf(view, { width: 1, height }, row + 0.5);
     if (y < 6 || y > height - 6) continue;
+    const unit = model.unitAt(row);
     labels.push(
       <span key={row} class="tick-y" style={{ top: `${y}px` }}>
-        {count(model.unitAt(row))}
+        {unit === null ? "…" : count(unit)}
       </span>,
     );
   }

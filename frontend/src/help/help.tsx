@@ -3,6 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 import type { Glossary } from "../api/types";
 import { number } from "../domain/format";
 import { HEATMAP_KEYS } from "../heatmap/keyboard";
+import { DataQuality } from "../overview/data_quality";
 import { useStore } from "../state/context";
 import { Icon } from "../ui/icons";
 import { Failure, Skeleton } from "../ui/notices";
@@ -27,6 +28,7 @@ export function Help() {
   const store = useStore();
   const dialog = useRef<HTMLDialogElement>(null);
   const { value: glossary, error } = store.glossary.state.value;
+  const overview = store.overview.state.value.value;
   useEffect(() => {
     const element = dialog.current;
     if (element && !element.open) element.showModal();
@@ -70,6 +72,7 @@ export function Help() {
           Single keys anywhere (/ and ?) are shortcuts
         </label>
         {error && <Failure error={error} retry={store.glossary.retry} />}
+        {overview && <DataQuality overview={overview} />}
         {glossary ? <Words glossary={glossary} /> : !error && <Skeleton height={300} />}
       </div>
     </dialog>

@@ -25,7 +25,7 @@ export function LayerView() {
     return (
       <main class="view">
         {error ? (
-          <Failure error={error} retry={store.layer.retry}>
+          <Failure title="This layer cannot be shown" error={error} retry={store.layer.retry}>
             <button type="button" class="button" onClick={() => store.go({ layer: null, unit: null })}>
               Back to the overview
             </button>

@@ -16,7 +16,13 @@ export function OverviewView() {
   const range = useComputed(() => scale.value.rangeOf(store.place.value.steps));
   if (!overview) {
     return (
-      <main class="view">{error ? <Failure error={error} retry={store.overview.retry} /> : <OverviewSkeleton />}</main>
+      <main class="view">
+        {error ? (
+          <Failure title="This run cannot be shown" error={error} retry={store.overview.retry} />
+        ) : (
+          <OverviewSkeleton />
+        )}
+      </main>
     );
   }
   return (

@@ -18,15 +18,18 @@ const ADVICE: Readonly<Record<ApiError["kind"], string>> = {
 };
 
 interface FailureProps {
+  /** Heads a view that has nothing else to show. */
+  readonly title?: string;
   readonly error: ApiError;
   readonly retry: () => void;
   readonly children?: ComponentChildren;
 }
 
 /** The server's sentence, and what to do now. */
-export function Failure({ error, retry, children }: FailureProps) {
+export function Failure({ title, error, retry, children }: FailureProps) {
   return (
     <div class="notice failure" role="alert">
+      {title && <h1>{title}</h1>}
       <p>
         {error.sentence} {ADVICE[error.kind]}
       </p>
