@@ -15,7 +15,7 @@ import event_files
 from deadunits_tb.capture.recorder import Recorder
 from deadunits_tb.errors import InvalidArgumentError, LogDirectoryError
 from deadunits_tb.metadata import PLUGIN_NAME, TagInfo, make
-from deadunits_tb.reading import local
+from deadunits_tb.reading import event_directory
 from deadunits_tb.reading.local import LocalDataProvider
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.tfrecord import frame, read_frames
@@ -128,7 +128,7 @@ def test_a_growing_run_is_read_on_from_where_it_was(tmp_path, monkeypatch):
         read.append(start)
         return read_frames(stream, start, size)
 
-    monkeypatch.setattr(local, "read_frames", noting)
+    monkeypatch.setattr(event_directory, "read_frames", noting)
     provider.reload()
     assert read == []  # nothing has changed: no file is opened
     event_files.write(recorder, layers, first=20)
@@ -286,7 +286,7 @@ def test_a_file_that_is_not_there_after_all_is_said_and_read_later(tmp_path):
 def test_a_file_that_fails_while_it_is_read_is_said_and_tried_again(tmp_path, monkeypatch):
     path = put(tmp_path, event(1))
     with monkeypatch.context() as patched:
-        patched.setattr(local, "_open", lambda *_: (_ for _ in ()).throw(OSError("the server has gone")))
+        patched.setattr(event_directory, "_open", lambda *_: (_ for _ in ()).throw(OSError("the server has gone")))
         provider = LocalDataProvider(tmp_path)
     assert provider.notes == [f"{path}: cannot be read: the server has gone"]
     provider.reload()
