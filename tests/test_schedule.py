@@ -75,14 +75,25 @@ def test_an_interval_that_falls_between_executions_is_made_up_for():
 def test_the_opening_observes_every_step_while_it_is_cheap():
     run = Run(ObservationSchedule(), step_seconds=steady(0.01), cost=steady(0.005), examples=32).go(range(2000))
     assert run.observed[:94] == list(range(94))  # 3,000 examples
-    assert run.observed[94] - run.observed[93] > 4
+
+
+@pytest.mark.parametrize(("cost", "compiling"), [(0.003, 0.8), (0.003, 4.0), (0.02, 4.0)])
+def test_a_short_run_of_known_length_is_watched_to_its_end(cost, compiling):
+    schedule = ObservationSchedule(total_steps=1570)
+    run = Run(schedule, step_seconds=steady(0.002), cost=steady(cost), examples=32, first_cost=compiling)
+    run.go(range(1570))
+    later = np.diff([step for step in run.observed if step > 500])
+    assert later.max() <= later.min() + 2
+    assert run.observed[-1] >= 1570 - later.max() - 1
+    assert len(run.observed) >= 70
+    assert schedule.own_seconds <= max(OPENING_SECONDS, compiling + 1.5) + 0.01 * schedule.training_seconds
 
 
 def test_the_opening_observes_every_fourth_step_once_half_the_allowance_is_spent():
     run = Run(ObservationSchedule(), step_seconds=steady(0.5), cost=steady(0.125), examples=1).go(range(300))
-    assert run.observed[:8] == list(range(8))
-    assert run.observed[8:16] == list(range(11, 43, 4))
-    assert run.observed[17] - run.observed[16] > 4
+    assert run.observed[:6] == list(range(6))
+    assert run.observed[6:12] == list(range(9, 33, 4))
+    assert run.observed[15] - run.observed[14] > 4
 
 
 @pytest.mark.parametrize("cost", [1e-4, 2e-3, 0.05])
@@ -91,7 +102,8 @@ def test_the_opening_observes_every_fourth_step_once_half_the_allowance_is_spent
 def test_the_budget_is_kept_and_used(cost, step, noise):
     steps = min(200_000, int(4000 * cost / step) + 20_000)
     run = Run(ObservationSchedule(), step_seconds=noise(step), cost=noise(cost)).go(range(steps))
-    assert run.share_beyond_opening <= 0.0105
+    one_too_many = (20 if noise is noisy else 2) * cost / run.schedule.training_seconds  # it cannot be taken back
+    assert run.share_beyond_opening <= 0.0105 + one_too_many
     schedule = run.schedule
     if schedule.interval > 1 and schedule.training_seconds > 500 * cost:
         assert schedule.own_seconds / schedule.training_seconds >= 0.004  # not shy either
@@ -100,7 +112,7 @@ def test_the_budget_is_kept_and_used(cost, step, noise):
 def test_the_budget_is_kept_where_now_and_then_much_is_done_at_once():
     costs = itertools.cycle([1e-4] * 7 + [1e-2])  # the waiting observations are fetched, and a record is made of them
     run = Run(ObservationSchedule(), step_seconds=steady(0.01), cost=lambda: next(costs)).go(range(100_000))
-    assert 0.005 < run.schedule.own_seconds / run.schedule.training_seconds < 0.0105
+    assert 0.005 < run.share_beyond_opening < 0.0105
 
 
 def test_an_expensive_compilation_is_worked_off():
@@ -114,8 +126,8 @@ def test_compiling_leaves_time_for_the_first_verdicts(compiling):
     count = itertools.count()
     costs = lambda: 2.5 if next(count) in compiling else 0.01  # noqa: E731
     run = Run(ObservationSchedule(), step_seconds=steady(0.001), cost=costs, examples=32).go(range(20_000))
-    gaps = np.diff(run.observed[:94])  # 3,000 examples
-    assert set(gaps) <= {1, 4}
+    gaps = np.diff(run.observed[:80])  # 2,560 examples
+    assert gaps.max() <= 4
     assert (gaps[:30] == 1).all()
     assert run.schedule.interval > 100
 

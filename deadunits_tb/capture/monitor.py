@@ -100,7 +100,9 @@ class Monitor:
         check_whole("dataset_examples", dataset_examples, 0)
         if on_alarm is not None and not callable(on_alarm):
             raise InvalidArgumentError(f"on_alarm must be a function of one argument, an Alarm, not {on_alarm!r}")
-        self._schedule = ObservationSchedule(every=every, max_overhead=max_overhead, initial_step=initial_step)
+        self._schedule = ObservationSchedule(
+            every=every, max_overhead=max_overhead, initial_step=initial_step, total_steps=total_steps
+        )
         self._records = RecordSchedule(initial_step=initial_step, total_steps=total_steps)
         self._initial_step = initial_step
         self._on_alarm = on_alarm
@@ -137,6 +139,7 @@ class Monitor:
 
     def expect(self, total_steps: int | None) -> None:
         """Learn, or correct, the step at which training is expected to end."""
+        self._schedule.expect(total_steps)
         self._records.expect(total_steps)
 
     def start_at(self, step: int) -> None:

@@ -10,14 +10,17 @@ from deadunits_tb.capture.arguments import check_share, check_whole
 from deadunits_tb.record import NEVER
 
 OPENING_SECONDS = 2.0
-"""Own work that a run may spend at its beginning, tracing and compiling included, beyond its share of the time."""
+"""Own work that a run may spend, tracing and compiling included, beyond its share of the time."""
 OPENING_EXAMPLES = 3000
 """Observed examples after which the opening ends: enough for the first verdicts."""
+LATER_SECONDS = 0.5
+"""Part of that which the opening leaves for the rest of the run, even where compiling took more than there was."""
 _OPENING_INTERVAL = 4
 _UNTIMED_INTERVAL = 10
+_HORIZON = 0.5
 _SAMPLES = 64
 _OUTLIER = 10
-_SPREAD_DEBT_OVER = 32
+_WORST_COST = 100
 
 RECORDS = 1000
 """Records that a run of known length aims at."""
@@ -36,43 +39,54 @@ class ObservationSchedule:
 
     The first step is always observed. With ``every`` every n-th follows. Otherwise, while the opening allowance lasts
     and :data:`OPENING_EXAMPLES` were not yet seen, every step (every fourth once half the allowance is spent). Where
-    compiling takes more than half of it, it lasts for one second more: a short run should not end without a verdict,
-    and a long one works it off.
+    compiling takes more than half of it, it lasts for one second more: a short run should not end without a verdict.
 
-    Then comes an interval from what an observation costs and a step takes, both robust to outliers. It at most doubles
-    or halves from one observation to the next, stays where it is when it is nearly right, and is stretched to work off
-    what was overspent.
+    From then on what is left of the allowance, and the share of the training time, are spread evenly over the rest of
+    the run; where its length is unknown, over the next quarter of the steps made so far, again and again. So a short
+    run is watched to its end, and a long one works off what its opening has overspent.
 
     Args:
         every: Interval that the user fixed, None to choose.
         max_overhead: Share of the training time that observing may take, above 0 and at most 1.
         initial_step: The first step of this process.
+        total_steps: The step at which training is expected to end, counted like ``step``; None if unknown.
 
     Raises:
         InvalidArgumentError: An argument is out of its bounds.
     """
 
-    def __init__(self, *, every: int | None = None, max_overhead: float = 0.01, initial_step: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        every: int | None = None,
+        max_overhead: float = 0.01,
+        initial_step: int = 0,
+        total_steps: int | None = None,
+    ) -> None:
         check_whole("every", every, 1, none="to choose by cost")
         check_share("max_overhead", max_overhead)
         self._every = None if every is None else int(every)
         self._share = float(max_overhead)
-        self._next = initial_step
+        self._first = self._next = initial_step
+        self._total_steps = total_steps
         self._examples = 0
-        self._costs: deque[float] = deque(maxlen=_SAMPLES)
+        self._costs: deque[float] = deque(maxlen=4 * _SAMPLES)  # they vary more than steps do
         self._plain_steps: deque[float] = deque(maxlen=_SAMPLES)
         self._observed_steps: deque[float] = deque(maxlen=_SAMPLES)
         self._observations = 0
         self._ordinary = 0.0
         self._opening = every is None
         self._chosen = False
-        self._later_own = self._later_training = 0.0
         self.own_seconds = 0.0
         """The monitor's own work so far."""
         self.training_seconds = 0.0
         """Duration of all training steps so far, the monitor's own work included."""
         self.interval = self._every or 1
         """Steps from one observation to the next, at present."""
+
+    def expect(self, total_steps: int | None) -> None:
+        """Learn, or correct, the step at which training is expected to end."""
+        self._total_steps = total_steps
 
     def wants(self, step: int) -> bool:
         """Whether a step is to be observed."""
@@ -92,23 +106,19 @@ class ObservationSchedule:
         if self._observations > 1:  # the first one holds tracing and compiling, and says nothing about the next
             self._costs.append(seconds)
             self._ordinary += min(seconds, _OUTLIER * median(self._costs))
-        if not self._opening:
-            self._later_own += seconds
-        elif self._examples >= OPENING_EXAMPLES or self._spent(1.0):
+        if self._opening and (self._examples >= OPENING_EXAMPLES or self._spent(1.0)):
             self._opening = False
-            self._later_own = max(0.0, self.own_seconds - OPENING_SECONDS)
+            self._ordinary = 0.0
         if self._every is None:
-            self.interval = self._choose()
+            self.interval = self._choose(step)
         self._next = step + self.interval
 
     def trained(self, *, observed: bool, seconds: float) -> None:
         """Note the duration of a training step, the monitor's own work in it included."""
         self.training_seconds += seconds
-        if not self._opening:
-            self._later_training += seconds
         (self._observed_steps if observed else self._plain_steps).append(seconds)
 
-    def _choose(self) -> int:
+    def _choose(self, step: int) -> int:
         if self._opening:
             return _OPENING_INTERVAL if self._spent(0.5) else 1
         cost, duration = self._cost(), self._duration()
@@ -116,29 +126,32 @@ class ObservationSchedule:
             return _OPENING_INTERVAL
         if not duration:
             return _UNTIMED_INTERVAL
-        debt = max(0.0, self._later_own - self._share * self._later_training)
-        wanted = math.ceil((cost + debt / _SPREAD_DEBT_OVER) / (self._share * duration))
-        wanted = max(1, wanted)
-        if not self._chosen:
-            self._chosen = True
-            return wanted
-        if wanted > self.interval:
-            return min(wanted, 2 * self.interval)
-        if wanted < 0.7 * self.interval:
-            return max(wanted, self.interval // 2)
-        return self.interval
+        rest = self._rest(step)
+        allowed = OPENING_SECONDS + self._share * (self.training_seconds + rest * duration)
+        left = max(allowed - self.own_seconds, LATER_SECONDS - self._ordinary)
+        if left >= cost:
+            wanted = max(1, math.ceil(rest * cost / left))
+        else:  # wait until it can be afforded
+            wanted = math.ceil(rest + (cost - left) / (self._share * duration))
+        chosen, self._chosen = self._chosen, True
+        return min(wanted, 2 * self.interval) if chosen else wanted
+
+    def _rest(self, step: int) -> float:
+        """Steps over which to spread what is left."""
+        if self._total_steps is not None and self._total_steps > step:
+            return self._total_steps - step
+        return max(1.0, _HORIZON * (step + 1 - self._first))
 
     def _spent(self, share: float) -> bool:
-        """Whether a share of the opening allowance is spent. Half of it is kept for other work than compiling."""
-        ordinary = self._ordinary >= share * OPENING_SECONDS / 2
-        return ordinary and self.own_seconds >= share * OPENING_SECONDS
+        """Whether the opening has spent a share of what it may. Half of the allowance is kept from compiling."""
+        most = OPENING_SECONDS - LATER_SECONDS
+        return self._ordinary >= share * OPENING_SECONDS / 2 and self.own_seconds >= share * most
 
     def _cost(self) -> float | None:
         if not self._costs:
             return None
-        limit = _OUTLIER * median(
-            self._costs
-        )  # a mean, as records cost more than other observations, but without outliers
+        # A mean, as records cost more than other observations, but without outliers.
+        limit = _WORST_COST * median(self._costs)
         return sum(min(cost, limit) for cost in self._costs) / len(self._costs)
 
     def _duration(self) -> float:
