@@ -25,6 +25,7 @@ export function App({ store }: { readonly store: Store }) {
     <StoreContext.Provider value={store}>
       <div ref={root} class="app" data-theme={theme}>
         <Content store={store} />
+        <Ready store={store} />
       </div>
     </StoreContext.Provider>
   );
@@ -58,6 +59,14 @@ function Content({ store }: { readonly store: Store }) {
       {panel === "help" && <Help />}
     </>
   );
+}
+
+/** Tells scripts that take pictures that everything asked for is here. */
+function Ready({ store }: { readonly store: Store }) {
+  const { runs, glossary, overview, layer, distribution, order, unit } = store;
+  const all = [runs, glossary, overview, layer, distribution, order, unit];
+  const waiting = runs.state.value.value === null || all.some(({ state }) => state.value.loading);
+  return waiting ? null : <i hidden data-testid="ready" />;
 }
 
 /** State colours as custom properties, and the theme on the page itself. */
