@@ -99,7 +99,7 @@ function Row({
               {count(layer.states[label] ?? 0)} <StateName state={label} />
             </span>
           ))}
-          {flagged.length > 2 && <span class="hint">and {flagged.length - 2} more states</span>}
+          {flagged.length > 2 && <span class="hint">{flagged.length - 2} more</span>}
         </span>
       </td>
       <td class={share > 0 ? "numeric strong" : "numeric hint"}>{percent(share)}</td>
