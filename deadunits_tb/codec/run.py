@@ -45,7 +45,9 @@ def encode_run(record: RunRecord, layer_names: Sequence[str] = ()) -> bytes:
         "skipped": [[skipped.layer, skipped.reason] for skipped in record.skipped],
         "counts": [[number.get(name, name), [int(n) for n in counts]] for name, counts in record.counts.items()],
     }
-    return zlib.compress(strict_json.dumps(values))
+    # By default the tables that zlib has to clear cost many times what so few bytes cost to compress.
+    packer = zlib.compressobj(6, zlib.DEFLATED, wbits=12, memLevel=5)
+    return packer.compress(strict_json.dumps(values)) + packer.flush()
 
 
 def decode_run(data: bytes, layer_names: Sequence[str] = ()) -> RunRecord:

@@ -86,7 +86,7 @@ def encode_states(record: LayerRecord, unit_start: int, unit_stop: int) -> bytes
     )
     body = b"".join([header, *pack_columns(index[np.newaxis]), *pack_columns(table)])
     # Class numbers are runs and noise: for those, run lengths and Huffman codes alone give fewer bytes in less time.
-    packer = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    packer = zlib.compressobj(6, zlib.DEFLATED, wbits=13, memLevel=8, strategy=zlib.Z_RLE)
     return packer.compress(body) + packer.flush()
 
 
