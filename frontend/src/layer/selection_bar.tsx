@@ -18,6 +18,7 @@ export function SelectionBar({ model }: { readonly model: HeatmapModel }) {
 function Bar({ model, selection }: { readonly model: HeatmapModel; readonly selection: Selection }) {
   const store = useStore();
   const counts = useCounts(model, selection);
+  const [failed, setFailed] = useState<string | null>(null);
   const { firstRow, lastRow, firstRecord, lastRecord } = selection;
   const units = lastRow - firstRow + 1;
   const steps = model.steps.value.steps;
@@ -28,6 +29,7 @@ function Bar({ model, selection }: { readonly model: HeatmapModel; readonly sele
     if (!query) return;
     const asked = { ...query, first: firstRow, last: lastRow, order, limit: MOST_ROWS };
     const answer = await store.api.units(asked, new AbortController().signal);
+    setFailed(answer.ok ? null : answer.error.sentence);
     if (!answer.ok) return;
     const statistics = Object.keys(answer.value.units[0]?.statistics ?? {});
     const lines = answer.value.units.map((unit) =>
@@ -56,6 +58,7 @@ function Bar({ model, selection }: { readonly model: HeatmapModel; readonly sele
           <TallyView title={`at step ${count(last)}`} tally={counts.atLast} />
         </>
       )}
+      {failed !== null && <span class="hint">{failed}</span>}
       {units > MOST_SELECTED && <span class="hint">too many units to count here</span>}
       <span class="spacer" />
       <button

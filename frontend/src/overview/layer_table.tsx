@@ -1,9 +1,10 @@
 /** Every layer in one row: what it is, how its units fare, and since when. */
 import { useComputed } from "@preact/signals";
+import { useState } from "preact/hooks";
 import type { LayerSummary, Overview } from "../api/types";
 import { StepAxis } from "../charts/step_axis";
 import { Strip } from "../charts/strip";
-import { count, percent, phrase } from "../domain/format";
+import { count, counted, percent, phrase } from "../domain/format";
 import { deadOrDying, isFlagged, present } from "../domain/states";
 import type { Range, StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
@@ -14,6 +15,9 @@ import { StateName } from "../ui/swatch";
 import { MixBar } from "./mix_bar";
 import { filtered, sorted } from "./sorting";
 import { StripTable } from "./strip_table";
+
+/** More rows come on request: each has a canvas, and the worst come first. */
+const FIRST_ROWS = 100;
 
 interface Props {
   readonly overview: Overview;
@@ -27,6 +31,8 @@ export function LayerTable({ overview, scale, range }: Props) {
   const { ref, size } = useSize<HTMLTableCellElement>();
   const needy = overview.layers.filter(({ level }) => level !== "ok").length;
   const rows = sorted(filtered(overview.layers, find, attention), sort);
+  const [all, setAll] = useState(false);
+  const shown = all ? rows : rows.slice(0, FIRST_ROWS);
   return (
     <Panel
       name="layers"
@@ -52,13 +58,20 @@ export function LayerTable({ overview, scale, range }: Props) {
           </tr>
         </thead>
         <tbody>
-          {rows.map((layer) => (
+          {shown.map((layer) => (
             <Row key={layer.layer} layer={layer} scale={scale} range={range} />
           ))}
         </tbody>
         <tfoot>
           <tr>
-            <td colSpan={4}>{rows.length === 0 && <NoRows />}</td>
+            <td colSpan={4}>
+              {rows.length === 0 && <NoRows />}
+              {shown.length < rows.length && (
+                <button type="button" class="button" onClick={() => setAll(true)}>
+                  Show {counted(rows.length - shown.length, "more layer")}
+                </button>
+              )}
+            </td>
             <td ref={ref}>{rows.length > 0 && <StepAxis scale={scale} range={range} width={size.value.width} />}</td>
             <td colSpan={2} />
           </tr>
