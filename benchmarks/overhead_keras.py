@@ -1,0 +1,169 @@
+"""What watching adds to a Keras training step, with TensorBoard's own callback beside it.
+
+    python benchmarks/overhead_keras.py [--rounds 15] [--steps 40] [--seconds 45]
+
+First table: every variant takes turns in every round, on a model of its own that was trained before, so that nothing is
+compiled within the measurement. Counted is the processor time of the process, over all threads, per step, and the ratio
+to the bare step of the same round. ``every=1`` observes all signals at each step and makes a record of each.
+
+Second table: the callback as it is by default, for a while of training; what it spent is its own account, which the
+report shows too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import deadunits_tb
+from deadunits_tb.capture.schedule import OPENING_SECONDS
+from deadunits_tb.keras import DeadUnitsCallback
+
+L = keras.layers
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and the shape of its batches."""
+
+    name: str
+    shape: tuple[int, ...]
+    batch: int
+    layers: Callable[[], list[Any]]
+
+    def model(self) -> keras.Model:
+        """Compiled, with weights."""
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input(self.shape), *self.layers()])
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    def data(self, steps: int) -> tuple[Any, Any]:
+        """Random images and labels for so many steps."""
+        rng = np.random.default_rng(0)
+        images = rng.normal(size=(steps * self.batch, *self.shape)).astype(np.float32)
+        return images, rng.integers(0, 10, len(images))
+
+
+CASES = (
+    Case(
+        "MLP 784-512-512-10, batch 128",
+        (784,),
+        128,
+        lambda: [L.Dense(512, "relu"), L.Dense(512, "relu"), L.Dense(10, "softmax")],
+    ),
+    Case(
+        "CNN 32-64-128 on 32x32x3, batch 64",
+        (32, 32, 3),
+        64,
+        lambda: [
+            *(
+                layer
+                for filters in (32, 64, 128)
+                for layer in (L.Conv2D(filters, 3, padding="same", activation="relu"), L.MaxPooling2D())
+            ),
+            L.Flatten(),
+            L.Dense(10, "softmax"),
+        ],
+    ),
+)
+
+VARIANTS: dict[str, Callable[[str], list[Any]]] = {
+    "bare": lambda directory: [],
+    "every=1": lambda directory: [DeadUnitsCallback(directory, every=1)],
+    "every=10": lambda directory: [DeadUnitsCallback(directory, every=10)],
+    "TensorBoard(histogram_freq=1)": lambda directory: [keras.callbacks.TensorBoard(directory, histogram_freq=1)],
+}
+
+
+def per_step(case: Case, rounds: int, steps: int) -> dict[str, list[float]]:
+    """Variant to processor milliseconds per step, one figure a round."""
+    images, labels = case.data(steps)
+    figures: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    with tempfile.TemporaryDirectory() as directory:
+        ready = {
+            name: (case.model(), callbacks(f"{directory}/{number}"))
+            for number, (name, callbacks) in enumerate(VARIANTS.items())
+        }
+        for round_ in range(-2, rounds):
+            names = list(VARIANTS)
+            for name in names if round_ % 2 else reversed(names):
+                model, callbacks = ready[name]
+                began = time.process_time()
+                model.fit(images, labels, batch_size=case.batch, shuffle=False, verbose=0, callbacks=callbacks)
+                if round_ >= 0:
+                    figures[name].append(1e3 * (time.process_time() - began) / steps)
+    return figures
+
+
+def by_default(case: Case, seconds: float) -> tuple[float, float, int, int]:
+    """Training seconds, the monitor's own, steps, and records of a run with the callback as it is by default."""
+    images, labels = case.data(100)
+
+    class Stop(keras.callbacks.Callback):
+        until = time.perf_counter() + seconds
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.stop_training = time.perf_counter() > self.until
+
+    with tempfile.TemporaryDirectory() as directory:
+        model = case.model()
+        model.fit(
+            images,
+            labels,
+            batch_size=case.batch,
+            epochs=10_000,
+            verbose=0,
+            callbacks=[DeadUnitsCallback(Path(directory)), Stop()],
+        )
+        last = deadunits_tb.load(directory)["."].records[-1]
+        assert last.overhead
+        return last.overhead_seconds / last.overhead, last.overhead_seconds, last.step, last.records_written
+
+
+def spread(values: list[float], form: str) -> str:
+    """Median, with the smallest and largest."""
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=45)
+    arguments = parser.parse_args()
+    console = Console(width=130)
+    for case in CASES:
+        figures = per_step(case, arguments.rounds, arguments.steps)
+        table = Table("variant", "processor ms per step", "ratio to bare, round by round", title=case.name)
+        for name, values in figures.items():
+            ratios = [value / bare for value, bare in zip(values, figures["bare"], strict=True)]
+            table.add_row(name, spread(values, ".2f"), spread(ratios, ".3f"))
+        console.print(table)
+    table = Table("by default", "training s", "own s", "share beyond the allowance", "steps", "records")
+    for case in CASES:
+        training, own, steps, records = by_default(case, arguments.seconds)
+        beyond = max(0.0, own - OPENING_SECONDS) / training
+        table.add_row(case.name, f"{training:.1f}", f"{own:.2f}", f"{beyond:.2%}", f"{steps:,}", f"{records:,}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
