@@ -18,7 +18,7 @@ RUN = "learning_rate_too_high"
 PLACES = {
     "overview": {"run": RUN},
     "layer": {"run": RUN, "layer": "hidden_2", "order": "death"},
-    "unit": {"run": RUN, "layer": "hidden_2", "order": "death", "unit": 5},
+    "unit": {"run": RUN, "layer": "hidden_2", "order": "death", "unit": 16},
 }
 SIZE = {"width": 1280, "height": 800}
 
@@ -39,8 +39,9 @@ def main(log_dir: pathlib.Path) -> None:
                 page = context.new_page()
                 page.goto(stage.link(url, **place))
                 frame = stage.tab_frame(page)
-                expect(frame.get_by_test_id("ready")).to_be_attached()
-                page.wait_for_timeout(500)  # transitions, and the last tiles
+                expect(frame.locator("h1").first).to_be_visible()
+                expect(frame.locator(".skeleton, .refreshing")).to_have_count(0)
+                page.wait_for_timeout(1000)  # the last tiles, and fonts
                 take(page, IMAGES / f"{name}-{theme}.png")
                 page.close()
             context.close()
