@@ -47,7 +47,7 @@ def test_links_resolve(page: pathlib.Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_files_that_are_named_exist(page: pathlib.Path) -> None:
     text = page.read_text(encoding="utf-8")
-    named = re.findall(r"`((?:scripts|docs|tests|benchmarks|examples|frontend|requirements|\.ci)/[\w./-]*)`?", text)
+    named = re.findall(r"`((?:scripts|docs|tests|benchmarks|examples|frontend|requirements|\.ci)/[\w./-]*)`", text)
     for name in named:
         assert (ROOT / name).exists(), f"{page.name} names {name}"
 
