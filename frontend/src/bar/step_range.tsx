@@ -10,6 +10,8 @@ import { Icon } from "../ui/icons";
 import { useSize } from "../ui/size";
 
 const LEAST = 2;
+/** A healthy run should look like one: few flagged units stay low. */
+const LEAST_TOP = 0.2;
 
 export function StepRange() {
   const store = useStore();
@@ -156,7 +158,7 @@ function Backdrop({ scale, size }: { readonly scale: StepScale; readonly size: R
       if (!context) return;
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       context.clearRect(0, 0, width, height);
-      const top = roundTop(mostFlagged(series, scale.records));
+      const top = roundTop(Math.max(LEAST_TOP, mostFlagged(series, scale.records)));
       drawStack(context, { series, range: scale.full, records: scale.records, width, height, theme, hidden, top });
     };
   }, [series, scale]);

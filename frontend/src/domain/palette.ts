@@ -32,7 +32,7 @@ export const PALETTES: Readonly<Record<Theme, Palette>> = {
     constant: "#80DDBE",
     saturated: "#5281D4",
     disconnected: "#C8B4FD",
-    dead: "#EE5582",
+    dead: "#E0507D",
     non_finite: "#FFFFFF",
     unknown: "#2A2C2F",
     frozen: "#445F7D",
