@@ -19,7 +19,6 @@ from deadunits_tb.capture import keras_private
 from deadunits_tb.capture.alarms import Alarm
 from deadunits_tb.capture.arguments import check_log_dir, check_share, check_whole
 from deadunits_tb.capture.epoch_table import epoch_table
-from deadunits_tb.capture.keras_layers import survey
 from deadunits_tb.capture.keras_tap import UnitTap, backend_facts, check_backend
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.run_record import RunInfo
@@ -27,8 +26,11 @@ from deadunits_tb.thresholds import Thresholds
 
 __all__ = ["DeadUnitsCallback"]
 
+_SELDOM = 10
+"""From this interval on, compiling reductions takes longer than it saves in all but the longest runs."""
 
-class DeadUnitsCallback(keras.callbacks.Callback):
+
+class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is published without types
     """Records which units die, since when and why, for the Dead Units tab of TensorBoard.
 
     Give it to ``fit``, before callbacks that read ``logs["dead_fraction"]``, the share of dead units::
@@ -49,8 +51,8 @@ class DeadUnitsCallback(keras.callbacks.Callback):
         max_bytes: Most bytes of the run's event files.
         on_alarm: Called with an :class:`~deadunits_tb.Alarm` when units enter an alarm state.
         stop_on_alarm: Whether training ends then.
-        verbose: 1 to print, after each epoch and for each layer, the mean absolute activation and the number of units in
-            each alarm state.
+        verbose: 1 to print, after each epoch and for each layer, the mean absolute activation and the number of units
+            in each alarm state.
 
     Raises:
         InvalidArgumentError: An argument has the wrong type or value, or Keras runs on a backend without taps.
@@ -151,16 +153,8 @@ class DeadUnitsCallback(keras.callbacks.Callback):
         self._fit_ended()
 
     def _begin_run(self, model: keras.Model) -> None:
-        # What the user did wrong is raised from here, before training; what we do wrong is said, and training goes on.
-        problem: Exception | None = None
-        try:
-            found = survey(model, self._layers)
-        except InvalidArgumentError:
-            raise
-        except Exception as error:
-            problem, found = error, None
         first_step = self._optimizer_steps()
-        self._monitor = monitor = Monitor(
+        monitor = Monitor(
             self.log_dir,
             _run_info(model, self._thresholds, self._every),
             every=self._every,
@@ -169,17 +163,10 @@ class DeadUnitsCallback(keras.callbacks.Callback):
             initial_step=first_step,
             on_alarm=_alarm_function(weakref.ref(self), self._on_alarm, self._stop_on_alarm),
         )
-        self._watched_model = model
         weakref.finalize(self, monitor.close).atexit = False  # there the monitor closes by itself
-        if problem is None and found is not None:
-            try:
-                for name, reason in found.skipped.items():
-                    monitor.skip(name, reason)
-                self._tap = UnitTap(model, found, self._thresholds, monitor, first_step)
-            except Exception as error:
-                problem = error
-        if problem is not None:
-            monitor.report("model", problem)
+        self._monitor, self._watched_model = monitor, model
+        often = self._every is not None and self._every < _SELDOM
+        self._tap = UnitTap(model, self._layers, self._thresholds, monitor, first_step, often=often)
 
     def _optimizer_steps(self) -> int:
         optimizer = self._model.optimizer
@@ -188,8 +175,7 @@ class DeadUnitsCallback(keras.callbacks.Callback):
     def _finish_with(self, callbacks: keras.callbacks.CallbackList | None) -> None:
         """Finish also where ``fit`` ends with an exception: then nobody tells us, but its list of callbacks dies."""
         if callbacks is not None:
-            myself = weakref.ref(self)
-            weakref.finalize(callbacks, lambda: (callback := myself()) and callback._fit_ended()).atexit = False
+            weakref.finalize(callbacks, _fit_ended, weakref.ref(self)).atexit = False
 
     def _fit_ended(self) -> None:
         if self._tap is not None:
@@ -206,6 +192,12 @@ class DeadUnitsCallback(keras.callbacks.Callback):
             sys.stdout.write(self._to_print + "\n")
             sys.stdout.flush()
         self._to_print = ""
+
+
+def _fit_ended(callback: weakref.ref[DeadUnitsCallback]) -> None:
+    watching = callback()
+    if watching is not None:
+        watching._fit_ended()
 
 
 def _checked_layers(layers: Any) -> tuple[str | keras.Layer, ...] | None:

@@ -26,8 +26,4 @@ def epoch_table(monitor: Monitor, title: str) -> str:
         states = [str(of_layer.get(label, 0)) for label in (*_ALARMS, *warnings)]
         rows.append([f"  {layer}", str(sum(of_layer.values())), f"{monitor.mean_abs(layer):.4g}", *states])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    return "\n".join(lines)
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)

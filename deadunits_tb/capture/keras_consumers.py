@@ -98,8 +98,10 @@ def _taken_in(layer: Any, positions: int) -> Weights:
         kernel, axis = layer.kernel, 0
     elif isinstance(layer, layers.EinsumDense):
         kernel, axis = layer.kernel, _last_letter(layer.equation)
-    elif isinstance(layer, (*DEPTHWISE, *SEPARABLE)):
-        kernel, axis = getattr(layer, "depthwise_kernel", None) or layer.kernel, -2
+    elif isinstance(layer, DEPTHWISE):
+        kernel, axis = layer.kernel, -2
+    elif isinstance(layer, SEPARABLE):
+        kernel, axis = layer.depthwise_kernel, -2
     elif isinstance(layer, TRANSPOSED):
         kernel, axis = layer.kernel, -1
     elif isinstance(layer, CONVOLUTIONS) and layer.groups == 1:

@@ -1,10 +1,10 @@
 """Follow the output of each layer with weights to its activation function, in one observed step.
 
-Both sides of the activation function are wanted: its output (did the unit fire?) and the gradient at its input (does it
-still learn?). Where the layer applies the function itself, its ``activation`` is wrapped. Otherwise its output is followed,
-tensor by tensor, through layers that hand units on (normalisation, dropout, pooling, reshaping, addition), until an
-activation layer or function takes it in. Only the *input* of the function is replaced, by an identity that sees the
-gradient: losses look for the logits on the very output of a softmax.
+Both sides of the activation function are wanted: its output (did the unit fire?) and the gradient at its input (does
+it still learn?). Where the layer applies the function itself, its ``activation`` is wrapped. Otherwise its output is
+followed, tensor by tensor, through layers that hand units on (normalisation, dropout, pooling, reshaping, addition),
+until an activation layer or function takes it in. Only the *input* of the function is replaced, by an identity that
+sees the gradient: losses look for the logits on the very output of a softmax.
 
 Nothing here knows a backend: it asks a :class:`Backend`.
 """
@@ -39,14 +39,15 @@ from deadunits_tb.capture.keras_layers import (
 class Backend(Protocol):
     """What following needs of a backend of Keras."""
 
-    functions: Sequence[tuple[ModuleType, str]]
-    """Activation functions of the backend's own that a model may call: modules, and names in them."""
+    @property
+    def functions(self) -> Sequence[tuple[ModuleType, str]]:
+        """Activation functions of the backend's own that a model may call: modules, and names in them."""
 
     def belongs(self, tensor: Any, graph: object) -> bool:
         """Whether a tensor can be carried out of the step: not one of a loop's body or of a function within."""
 
     def gradient_tap(self, tensor: Any, arrived: Callable[[Any], None]) -> Any:
-        """A tensor to be used in place of the given one; ``arrived`` gets the gradient of the loss with respect to it."""
+        """A tensor to be used in place of the given one; ``arrived`` gets the loss gradient with respect to it."""
 
     def reduce_gradient(self, gradient: Any, tap: Tap) -> Any:
         """The gradient's statistics per unit; those of several gradients add up."""
@@ -321,7 +322,8 @@ class Follower:
             return output
         passage = self._begin(step, unit_layer, first)
         trail = passage.trail
-        trail.output = tapped = self._tap(step, trail.tap, first, superseded=lambda: trail.ended)
+        own = trail.tap
+        trail.output = tapped = self._tap(step, own, first, superseded=lambda: trail.tap is not own)
         if unit_layer.loop:
             trail.ended, trail.tap.function = True, unit_layer.function
             trail.tap.activation = self._backend.reduce_activation(tapped, trail.tap)

@@ -16,7 +16,7 @@ from deadunits_tb.capture.activation_functions import CUSTOM, field_name
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 
 
-def _public(*names: str) -> tuple[type, ...]:
+def _public(*names: str) -> tuple[Any, ...]:
     return tuple(getattr(layers, name) for name in names if hasattr(layers, name))
 
 
@@ -64,7 +64,7 @@ class Weights:
     @property
     def size(self) -> int:
         """How many numbers."""
-        return math.prod(self.variable.shape)
+        return int(math.prod(self.variable.shape))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -122,7 +122,8 @@ def survey(model: keras.Model, chosen: Iterable[str | keras.Layer] | None = None
 
     Args:
         model: The model.
-        chosen: Layers to watch, by name, path or object; a model or composite layer stands for all within. None for all.
+        chosen: Layers to watch, by name, path or object; a model or composite layer stands for all within it. None for
+            all.
 
     Raises:
         UnknownNameError: The model has no such layer.
@@ -153,7 +154,7 @@ def survey(model: keras.Model, chosen: Iterable[str | keras.Layer] | None = None
     return Survey(tuple(followed.values()), tuple(watched), skipped, tokens)
 
 
-def describe(layer: keras.Layer, name: str, *, linear: bool = False) -> UnitLayer:
+def describe(layer: Any, name: str, *, linear: bool = False) -> UnitLayer:
     """Tell the units and weights of a built layer of a kind in :data:`WITH_UNITS`."""
     if isinstance(layer, LOOPS):
         return _describe_loop(layer, name)
@@ -187,7 +188,7 @@ def function_of(activation: Any) -> str:
         if activation.threshold:
             return "threshold"
         return "relu6" if activation.max_value == 6 else "relu"
-    name = getattr(activation, "__name__", None) or type(activation).__name__
+    name: str = getattr(activation, "__name__", None) or type(activation).__name__
     return field_name(name) or CUSTOM
 
 
@@ -202,9 +203,9 @@ def _describe_loop(layer: Any, name: str) -> UnitLayer:
         inner = describe(layer.layer, name)
         if any(axis >= 0 for axis in inner.axes):
             raise ValueError("the channels of the layer in the loop do not come last")
-        function = function_of(layer.layer.activation) if has_activation(layer.layer) else "linear"
+        name_of = function_of(layer.layer.activation) if has_activation(layer.layer) else "linear"
         return UnitLayer(
-            layer, name, inner.axes, inner.incoming, inner.fan_in, inner.convolution, loop=True, function=function
+            layer, name, inner.axes, inner.incoming, inner.fan_in, inner.convolution, loop=True, function=name_of
         )
     cell = layer.cell
     convolution = hasattr(cell, "filters")
@@ -230,7 +231,8 @@ def _fan_in(incoming: Sequence[Weights]) -> int | None:
     if not incoming:
         return None
     shape = incoming[0].variable.shape
-    return math.prod(shape) // math.prod(shape[axis] for axis in incoming[0].axes)
+    units = int(math.prod(shape[axis] for axis in incoming[0].axes))
+    return incoming[0].size // units
 
 
 def _einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -276,9 +278,7 @@ def _names(visible: Sequence[keras.Layer], model: keras.Model) -> dict[int, str]
     return names
 
 
-def _chosen(
-    model: keras.Model, chosen: Iterable[str | keras.Layer], everything: Sequence[keras.Layer]
-) -> set[int]:
+def _chosen(model: keras.Model, chosen: Iterable[str | keras.Layer], everything: Sequence[keras.Layer]) -> set[int]:
     wanted: set[int] = set()
     names = _names(everything, model)
     for one in chosen:

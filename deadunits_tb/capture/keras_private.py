@@ -5,6 +5,7 @@ Checked with Keras 3.15. What is missing in another version raises an error that
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -27,15 +28,20 @@ def check_version() -> None:
     Raises:
         MissingDependencyError: It has not.
     """
-    try:
-        _source().backend.nn.relu
-        _source().ops.numpy.Add
-        keras.layers.Layer._flatten_layers
-        keras.callbacks.Callback.set_model
-    except AttributeError as error:
-        raise MissingDependencyError(
-            f"deadunits_tb cannot watch Keras {keras.__version__} ({error}): use Keras 3.10 to 3.15"
-        ) from error
+    needed = (
+        "backend.nn.relu",
+        "backend.compute_output_spec",
+        "ops.numpy.Add",
+        "ops.function.make_node_key",
+        "layers.Layer._flatten_layers",
+    )
+    for name in needed:
+        try:
+            operator.attrgetter(name)(_source())
+        except AttributeError as error:
+            raise MissingDependencyError(
+                f"deadunits_tb cannot watch Keras {keras.__version__}, which has no {name}: use Keras 3.10 to 3.15"
+            ) from error
 
 
 def activation_functions() -> list[tuple[ModuleType, str]]:
@@ -53,6 +59,28 @@ def addition_operations() -> tuple[type, ...]:
 def sublayers(layer: keras.Layer) -> list[keras.Layer]:
     """All layers inside a layer or model, at any depth, itself left out."""
     return list(layer._flatten_layers(include_self=False))
+
+
+def is_built(model: keras.Model) -> bool:
+    """Whether all weights of a model exist."""
+    return all(layer.built for layer in model._flatten_layers())
+
+
+def build(model: keras.Model, batch: Any) -> None:
+    """Make all weights of a model, as Keras itself does before ``fit`` on other backends than TensorFlow.
+
+    The weights are those that the first step would make: initializers draw their seeds when they are constructed.
+
+    Args:
+        model: Not built yet.
+        batch: What ``fit`` trains on: a structure of anything with a shape and a type.
+    """
+
+    def symbolic(spec: Any) -> Any:
+        return keras.KerasTensor(spec.shape, keras.backend.standardize_dtype(spec.dtype))
+
+    inputs = keras.tree.map_structure(symbolic, keras.utils.unpack_x_y_sample_weight(batch)[0])
+    _source().backend.compute_output_spec(model, inputs, training=False)
 
 
 def mask_of(tensor: Any) -> Any:

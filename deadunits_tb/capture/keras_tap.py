@@ -8,22 +8,23 @@ as it was.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from deadunits_tb.capture import packed
+from deadunits_tb.capture import keras_private, packed
 from deadunits_tb.capture.keras_consumers import Outgoing, outgoing_weights
 from deadunits_tb.capture.keras_follow import StepTrace, Trail
-from deadunits_tb.capture.keras_layers import Survey
+from deadunits_tb.capture.keras_layers import Survey, survey
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.errors import InvalidArgumentError
@@ -34,11 +35,16 @@ from deadunits_tb.units import RELU_LIKE, LayerInfo, Witness
 class ObservedStep(Protocol):
     """A backend's training step with taps. TensorFlow has one; JAX and torch are to come."""
 
-    framework: str
-    versions: Mapping[str, str]
-    weight_methods: Mapping[str, Any]
     traces: list[StepTrace]
     failure: Exception | None
+
+    @property
+    def framework(self) -> str:
+        """Such as ``"keras/tensorflow"``."""
+
+    @property
+    def weight_methods(self) -> Mapping[str, Literal["exact", "projection"]]:
+        """Layer to how changes of its weights are measured."""
 
     def make(self) -> None:
         """Build the second train function."""
@@ -60,9 +66,21 @@ class ObservedStep(Protocol):
 
 
 def observed_step(
-    model: keras.Model, survey: Survey, outgoing: Mapping[str, Outgoing], thresholds: Thresholds
+    model: keras.Model,
+    survey: Survey,
+    outgoing: Mapping[str, Outgoing],
+    thresholds: Thresholds,
+    *,
+    compiled: bool,
 ) -> ObservedStep:
     """The observed step of the backend that Keras runs on.
+
+    Args:
+        model: Built and compiled.
+        survey: Its layers.
+        outgoing: Layer to the weights that take in its units.
+        thresholds: In force.
+        compiled: Whether big reductions are worth compiling.
 
     Raises:
         InvalidArgumentError: There is none for it yet.
@@ -70,7 +88,7 @@ def observed_step(
     check_backend()
     from deadunits_tb.capture.keras_tensorflow import TensorFlowStep
 
-    return TensorFlowStep(model, survey, outgoing, thresholds)
+    return TensorFlowStep(model, survey, outgoing, thresholds, compiled=compiled)
 
 
 def check_backend() -> None:
@@ -98,21 +116,32 @@ class UnitTap:
     """Observes the training steps of one model for a monitor.
 
     Args:
-        model: Built and compiled.
-        survey: Its layers.
+        model: Compiled.
+        chosen: The layers to watch, None for all.
         thresholds: In force.
         monitor: Takes the observations.
         first_step: Number of the first step.
+        often: Whether so many steps will be observed that compiling what observes them pays.
     """
 
     def __init__(
-        self, model: keras.Model, survey: Survey, thresholds: Thresholds, monitor: Monitor, first_step: int
+        self,
+        model: keras.Model,
+        chosen: Sequence[str | keras.Layer] | None,
+        thresholds: Thresholds,
+        monitor: Monitor,
+        first_step: int,
+        *,
+        often: bool,
     ) -> None:
         self._model = model
-        self._survey = survey
+        self._often = often
+        self._chosen = chosen
+        self._thresholds = thresholds
         self._monitor = monitor
-        self._outgoing = outgoing_weights(model, survey.watched)
-        self._observed = observed_step(model, survey, self._outgoing, thresholds)
+        self._survey: Survey | None = None
+        self._outgoing: dict[str, Outgoing] = {}
+        self._observed: ObservedStep | None = None
         self._plain: Any = None
         self._made_for: Any = None
         self._costs = StepCosts()
@@ -124,14 +153,18 @@ class UnitTap:
         """Number of the next step."""
 
     def begin_fit(self, optimizer_steps: int) -> None:
-        """Build the second train function, if the model has a new one.
+        """Get ready, as far as that can be done before the first batch is there.
 
         Args:
             optimizer_steps: That the optimizer has done.
+
+        Raises:
+            InvalidArgumentError: There is no such layer to watch.
         """
         self.step = max(self.step, optimizer_steps)
         self._plain = self._model.train_function
-        self._guarded(self._prepare)
+        if keras_private.is_built(self._model):
+            self._get_ready()
 
     def arm(self, steps: int) -> None:
         """Put the dispatcher in place for one call.
@@ -156,83 +189,86 @@ class UnitTap:
         self.disarm()
         last = self.step + self._steps - 1
         self.step += self._steps
-        if not self._ready(last):
-            began = perf_counter()
-            result = self._plain(*args)
-            self._time(perf_counter() - began, observed=False)
-            return result
+        observed = self._observed_step(args) if self._monitor.wants(last) else None
         began = perf_counter()
-        result, numbers = self._observed(*args)
+        if observed is None:
+            result = self._plain(*args)
+            seconds = perf_counter() - began
+            self._costs.plain(seconds)
+            self._monitor.time(False, seconds)
+            return result
+        result, numbers = observed(*args)
         seconds = perf_counter() - began
-        self._guarded(self._hand_over, last, numbers, seconds)
+        with self._guarded():
+            self._hand_over(observed, last, numbers, seconds)
         return result
 
-    def _ready(self, step: int) -> bool:
-        """Whether to observe a step. What can fail of that is done here, before anything of the step is."""
-        if not self._monitor.wants(step):
-            return False
-        return self._guarded(self._prepare) and self._guarded(self._observed.begin)
+    def _observed_step(self, args: tuple[Any, ...]) -> ObservedStep | None:
+        """What runs an observed step, if one can be. What can fail of that is done here, before the step."""
+        if not keras_private.is_built(self._model):
+            with contextlib.suppress(Exception):  # what cannot be built without training is built by its first step
+                keras_private.build(self._model, args[0].element_spec)
+        if not keras_private.is_built(self._model):
+            return None
+        self._get_ready()
+        return None if self._monitor.stopped else self._observed
 
-    def _prepare(self) -> None:
-        if self._plain is not self._made_for:  # the first fit, a model compiled anew, or anew in the middle of fit
-            self._observed.make()
-            self._made_for = self._plain
+    def _get_ready(self) -> None:
+        """Survey the model, and build the second train function if the model has a new one.
 
-    def _guarded(self, work: Callable[..., None], *args: Any) -> bool:
+        Raises:
+            InvalidArgumentError: There is no such layer to watch.
+        """
+        with self._guarded():
+            if self._survey is None:
+                self._survey = survey(self._model, self._chosen)
+                for name, reason in self._survey.skipped.items():
+                    self._monitor.skip(name, reason)
+                self._outgoing = outgoing_weights(self._model, self._survey.watched)
+                self._observed = observed_step(
+                    self._model, self._survey, self._outgoing, self._thresholds, compiled=self._often
+                )
+            assert self._observed is not None
+            if self._plain is not self._made_for:  # the first fit, or a model compiled anew
+                self._observed.make()
+                self._made_for = self._plain
+            self._observed.begin()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Report what fails in our own work, but raise what the user did wrong."""
         try:
-            work(*args)
+            yield
+        except InvalidArgumentError:
+            raise
         except Exception as error:
             self._monitor.report("tap", error)
-            return False
-        return True
 
-    def _time(self, seconds: float, *, observed: bool) -> None:
-        if not observed:
-            self._costs.plain(seconds)
-        self._monitor.time(observed, seconds)
-
-    def _hand_over(self, step: int, numbers: Any, seconds: float) -> None:
+    def _hand_over(self, observed: ObservedStep, step: int, numbers: Any, seconds: float) -> None:
         began = perf_counter()
-        traced = bool(self._observed.traces)
-        if self._observed.failure is not None or numbers is None:
-            self._monitor.report("tap", self._observed.failure or "the step's logs are no dictionary to read from")
+        traced = bool(observed.traces)
+        if observed.failure is not None or numbers is None:
+            self._monitor.report("tap", observed.failure or "the train_step gives no dictionary of logs")
             return
-        self._learn()
+        self._learn(observed)
         token = self._latest = object()
         fetched: list[tuple[packed.Layout, npt.NDArray[np.floating]]] = []
 
         def fetch() -> tuple[packed.Layout, npt.NDArray[np.floating]]:
             if not fetched:
-                fetched.append(self._observed.fetch(numbers))
+                fetched.append(observed.fetch(numbers))
             return fetched[0]
 
         def deferred() -> StepObservation:
             observation = packed.unpack(*fetch())
-            return self._with_history(observation) if self._latest is token else observation
+            return _with_history(observation, observed.since_first()) if self._latest is token else observation
 
         own = self._costs.observed(seconds, traced=traced) + perf_counter() - began
         self._monitor.observe(step, deferred, learning_rate=lambda: packed.learning_rate(*fetch()), seconds=own)
         self._monitor.time(True, seconds + perf_counter() - began)
-        self._rescale()
+        self._rescale(observed)
 
-    def _with_history(self, observation: StepObservation) -> StepObservation:
-        """With what is known of the weights at the latest step only."""
-        layers = dict(observation.layers)
-        for name, history in self._observed.since_first().items():
-            layer = layers.get(name)
-            if layer is None:
-                continue
-            known = layer.weights or WeightObservation()
-            weights = replace(
-                known,
-                norm_out=history.norm_out,
-                change_since_first=history.change_since_first,
-                norm_first=history.norm_first,
-            )
-            layers[name] = replace(layer, weights=weights)
-        return replace(observation, layers=layers)
-
-    def _rescale(self) -> None:
+    def _rescale(self, observed: ObservedStep) -> None:
         """After a record: what counts as firing goes by the layers' sizes in it."""
         records = self._monitor.last_records
         at = max((record.window.step for record in records.values()), default=None)
@@ -241,15 +277,16 @@ class UnitTap:
         self._scaled_at = at
         unlike = [name for name in records if self._infos[name].activation_function not in RELU_LIKE]
         if unlike:
-            self._observed.set_scales({name: self._monitor.scale(name) for name in unlike})
+            observed.set_scales({name: self._monitor.scale(name) for name in unlike})
 
-    def _learn(self) -> None:
+    def _learn(self, observed: ObservedStep) -> None:
         """Tell the monitor which layers a new trace of the step has shown."""
-        traces = list(self._observed.traces)
-        self._observed.traces.clear()
+        assert self._survey is not None
+        traces = list(observed.traces)
+        observed.traces.clear()
         for trace in traces:
             for name, trails in _by_layer(trace).items():
-                info = self._info(name, trails)
+                info = self._info(observed, name, trails)
                 if self._infos.get(name) != info:
                     self._infos[name] = info
                     self._monitor.add_layer(info)
@@ -257,7 +294,8 @@ class UnitTap:
                 if unit_layer.name not in self._infos:
                     self._monitor.skip(unit_layer.name, _why_absent(trace, unit_layer.name))
 
-    def _info(self, name: str, trails: list[Trail]) -> LayerInfo:
+    def _info(self, observed: ObservedStep, name: str, trails: list[Trail]) -> LayerInfo:
+        assert self._survey is not None
         trail, known = trails[0], self._infos.get(name)
         shape, axes, outgoing = trail.output.shape, trail.tap.axes, self._outgoing.get(name)
         units = math.prod(int(shape[axis]) for axis in axes)
@@ -273,10 +311,10 @@ class UnitTap:
             fan_in=trail.layer.fan_in,
             fan_out=None if outgoing is None else sum(weights.size for weights in outgoing) // units,
             role="output" if any(each.is_output for each in trails) else "hidden",
-            framework=self._observed.framework,
+            framework=observed.framework,
             witness=witness,
             tokens=self._survey.tokens and not trail.layer.convolution and len(shape) - len(axes) > 1,
-            weight_delta=self._observed.weight_methods.get(name, "none"),
+            weight_delta=observed.weight_methods.get(name, "none"),
         )
 
 
@@ -310,6 +348,21 @@ class StepCosts:
 
 
 _USUAL_SHARE = 0.1
+
+
+def _with_history(observation: StepObservation, history: Mapping[str, WeightObservation]) -> StepObservation:
+    """With what is known of the weights at the latest step only."""
+    layers = dict(observation.layers)
+    for name, since in history.items():
+        if name in layers:
+            weights = replace(
+                layers[name].weights or WeightObservation(),
+                norm_out=since.norm_out,
+                change_since_first=since.change_since_first,
+                norm_first=since.norm_first,
+            )
+            layers[name] = replace(layers[name], weights=weights)
+    return replace(observation, layers=layers)
 
 
 def _by_layer(trace: StepTrace) -> dict[str, list[Trail]]:

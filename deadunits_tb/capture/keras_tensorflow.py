@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ from deadunits_tb.capture.keras_follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.capture.keras_layers import Survey, Weights
 from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.capture.packed import Call, Layout
-from deadunits_tb.capture.tensorflow_reductions import activation_sums, rows_of_units, square_sums, value_summary
+from deadunits_tb.capture.tensorflow_reductions import Reductions, rows_of_units, value_summary
 from deadunits_tb.capture.tensorflow_weights import Columns, WeightWatch
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE
@@ -42,13 +42,14 @@ class TensorFlowStep:
         survey: Its layers.
         outgoing: Layer to the weights that take in its units, where all are known.
         thresholds: Those that act while writing are used.
+        compiled: Whether to have XLA compile big reductions: worth it where observed steps are many.
     """
 
     framework = "keras/tensorflow"
-    versions: Mapping[str, str] = {"tensorflow": tf.__version__}
-    functions: tuple[tuple[ModuleType, str], ...] = tuple(
-        (module, name) for module in (tf.nn, tf.math, tf) for name in _FUNCTIONS if callable(getattr(module, name, None))
-    )
+    versions: ClassVar[Mapping[str, str]] = {"tensorflow": tf.__version__}
+    functions: ClassVar[Sequence[tuple[ModuleType, str]]] = [
+        (module, name) for module in (tf.nn, tf.math, tf) for name in _FUNCTIONS if hasattr(module, name)
+    ]
 
     def __init__(
         self,
@@ -56,17 +57,21 @@ class TensorFlowStep:
         survey: Survey,
         outgoing: Mapping[str, tuple[Weights, ...]],
         thresholds: Thresholds,
+        *,
+        compiled: bool = False,
     ) -> None:
         self._model = model
         self._survey = survey
         self._thresholds = thresholds
         self._follower = Follower(model, survey, self)
+        self._reductions = Reductions(compiled=compiled)
         self._order = {unit_layer.name: at for at, unit_layer in enumerate(survey.watched)}
         # Of ours, not the model's: nothing of this is saved, counted or initialized with the model.
         self._scales = tf.Variable(np.full(len(survey.watched), -1, np.float32), trainable=False, name="dead_units")
         self.weights = WeightWatch(
             {unit_layer.name: _columns(unit_layer.incoming) for unit_layer in survey.watched},
             {name: _columns(weights) for name, weights in outgoing.items()},
+            compiled=compiled,
         )
         self.weight_methods = self.weights.methods
         """Layer to how changes of its weights are measured."""
@@ -132,7 +137,6 @@ class TensorFlowStep:
     def gradient_tap(self, tensor: Any, arrived: Callable[[Any], None]) -> Any:
         """An identity that sees the gradient on its way back."""
 
-        @tf.custom_gradient
         def identity(value: Any) -> tuple[Any, Callable[[Any], Any]]:
             def back(gradient: Any) -> Any:
                 arrived(gradient)
@@ -140,15 +144,15 @@ class TensorFlowStep:
 
             return tf.identity(value), back
 
-        return identity(tensor)
+        return tf.custom_gradient(identity)(tensor)
 
     def reduce_gradient(self, gradient: Any, tap: Tap) -> Any:
         """``[units]``: sum of squares over positions."""
-        return square_sums(*rows_of_units(gradient, tap.axes, tap.mask))
+        return self._reductions.square_sums(*rows_of_units(gradient, tap.axes, tap.mask))
 
     def reduce_activation(self, output: Any, tap: Tap) -> Any:
         """Sums by name, each ``[units]``."""
-        return activation_sums(
+        return self._reductions.activation_sums(
             *rows_of_units(output, tap.axes, tap.mask),
             relu_like=tap.function in RELU_LIKE,
             limits=output_limits(tap.function, self._thresholds.saturated_derivative)
@@ -223,8 +227,8 @@ class TensorFlowStep:
     @contextlib.contextmanager
     def _gradients(self, step: StepTrace, gradients: dict[int, Any]) -> Iterator[None]:
         """Note the gradients that optimizers are given: the model's own, and others that a GAN may have."""
-        held = [value for value in vars(self._model).values() if isinstance(value, keras.optimizers.Optimizer)]
-        optimizers = list({id(optimizer): optimizer for optimizer in [self._model.optimizer, *held] if optimizer}.values())
+        held = [self._model.optimizer, *vars(self._model).values()]
+        optimizers = {id(one): one for one in held if isinstance(one, keras.optimizers.Optimizer)}.values()
 
         def wrapped(optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
             original = optimizer.apply

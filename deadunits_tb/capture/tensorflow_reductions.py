@@ -1,9 +1,9 @@
 """Per-unit reductions of activations, gradients and weights, inside a TensorFlow graph.
 
-Written for few passes over big tensors. TensorFlow's own column sums on a CPU run at a fraction of the memory's speed
-and write their operands out first; XLA's do so too, unless a sum is written as a short sum of slices, which it computes
-in one loop. So what is big is reduced by small functions that XLA compiles on a CPU (``docs/capture.md`` has the
-figures), and by plain operations elsewhere.
+Written for few passes over big tensors. TensorFlow's own sums over all but the last axis run at a fraction of the
+memory's speed on a CPU and write their operands out first. XLA's are three times faster, provided that a sum is
+written as a short sum of slices, which it computes in one loop; but compiling them takes a good part of a second for
+each shape. So that is an option, for big tensors (``docs/capture.md`` has the figures).
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import tensorflow as tf
 
 from deadunits_tb.capture.packed import SQUARE_SCALE
 
-_SLICES = 16
-_WEIGHT_SLICES = 8
-_FEWEST_POSITIONS = 16
+_SLICES = 8
+_BIG = 1 << 12
 
 Sums = dict[str, Any]
 
@@ -55,56 +54,71 @@ def rows_of_units(values: Any, axes: tuple[int, ...], mask: Any = None) -> tuple
     return tf.reshape(values, [tf.shape(values)[0], positions, units]), mask
 
 
-def activation_sums(
-    values: Any,
-    mask: Any,
-    *,
-    relu_like: bool,
-    limits: tuple[float, float],
-    scale: Any,
-    fired_scale: float,
-) -> Sums:
-    """Reduce the outputs of an activation function.
+class Reductions:
+    """Reduces activations and gradients.
 
     Args:
-        values: As :func:`rows_of_units` gives them.
-        mask: Likewise.
-        relu_like: Whether firing means greater than zero.
-        limits: Outputs at which a bounded function is saturated; infinite without.
-        scale: Root mean square at the previous record, negative if there is none. Unused for ReLU-like functions.
-        fired_scale: Share of it beyond which a unit has fired.
-
-    Returns:
-        ``examples``, ``positions`` (scalars), ``shift`` (the unit's first output), ``sum`` (ReLU-like: of the outputs;
-        otherwise of their distances from the shift), ``squares`` (of the distances from the shift), ``min``, ``max``,
-        ``fired_positions``, ``fired_examples``, and where they say more ``sum_abs`` and ``saturated``.
+        compiled: Whether to have XLA compile the reductions of big tensors. Equal shapes share what was compiled.
     """
-    values = tf.stop_gradient(values)
-    scale = tf.zeros([]) if relu_like else scale
 
-    big = mask is None and worth_compiling(values)
+    def __init__(self, *, compiled: bool) -> None:
+        self._compiled = compiled and xla_compiles()
+        self._functions: dict[object, Callable[..., Any]] = {}
 
-    def reduce(values: Any, scale: Any) -> Sums:
-        return _activation_sums(_Rows(values, mask, sliced=big), scale, relu_like, limits, fired_scale)
+    def activation_sums(
+        self,
+        values: Any,
+        mask: Any,
+        *,
+        relu_like: bool,
+        limits: tuple[float, float],
+        scale: Any,
+        fired_scale: float,
+    ) -> Sums:
+        """Reduce the outputs of an activation function.
 
-    sums: Sums = (compiled(reduce) if big else reduce)(values, scale)
-    return sums
+        Args:
+            values: As :func:`rows_of_units` gives them.
+            mask: Likewise.
+            relu_like: Whether firing means greater than zero.
+            limits: Outputs at which a bounded function is saturated; infinite without.
+            scale: Root mean square at the previous record, negative if there is none. Unused for ReLU-like functions.
+            fired_scale: Share of it beyond which a unit has fired.
 
+        Returns:
+            ``examples`` (a number), ``positions`` or ``each``, positions of each example (a number), ``shift`` (the
+            unit's first output), ``sum`` (ReLU-like: of the outputs; otherwise of their distances from the shift),
+            ``squares`` (of the distances from the shift), ``min``, ``max``, ``fired_positions``, ``fired_examples``,
+            and where they say more ``sum_abs`` and ``saturated``.
+        """
 
-def square_sums(values: Any, mask: Any = None) -> Any:
-    """``[units]`` sums of the squares of :data:`~deadunits_tb.capture.packed.SQUARE_SCALE` times some values.
+        def reduce(values: Any, mask: Any, scale: Any, sliced: bool) -> Sums:
+            return _activation_sums(_Rows(values, mask, sliced), scale, relu_like, limits, fired_scale)
 
-    Args:
-        values: As :func:`rows_of_units` gives them.
-        mask: Likewise.
-    """
-    values = tf.stop_gradient(values)
-    big = mask is None and worth_compiling(values)
+        scale = tf.zeros([]) if relu_like else scale
+        result: Sums = self._run((relu_like, limits, fired_scale), reduce, values, mask, scale)
+        return result
 
-    def reduce(values: Any) -> Any:
-        return tf.reduce_sum(_Rows(values, mask, sliced=big).sum(lambda part: tf.square(part * SQUARE_SCALE)), 0)
+    def square_sums(self, values: Any, mask: Any = None) -> Any:
+        """``[units]`` sums of the squares of :data:`~deadunits_tb.capture.packed.SQUARE_SCALE` times some values.
 
-    return (compiled(reduce) if big else reduce)(values)
+        Args:
+            values: As :func:`rows_of_units` gives them.
+            mask: Likewise.
+        """
+
+        def reduce(values: Any, mask: Any, sliced: bool) -> Any:
+            return tf.reduce_sum(_Rows(values, mask, sliced).sum(lambda part: tf.square(part * SQUARE_SCALE)), 0)
+
+        return self._run("squares", reduce, values, mask)
+
+    def _run(self, key: object, reduce: Callable[..., Any], values: Any, mask: Any, *rest: Any) -> Any:
+        values = tf.stop_gradient(values)
+        if mask is not None or not self._compiled or not _is_big(values) or tf.executing_eagerly():
+            return reduce(values, mask, *rest, sliced=False)
+        if key not in self._functions:
+            self._functions[key] = compiled(lambda values, *rest: reduce(values, None, *rest, sliced=True))
+        return self._functions[key](values, *rest)
 
 
 def column_squares(term: Callable[..., Any], *matrices: Any, sliced: bool = False) -> Any:
@@ -116,7 +130,7 @@ def column_squares(term: Callable[..., Any], *matrices: Any, sliced: bool = Fals
         sliced: Whether XLA compiles this.
     """
     rows, units = matrices[0].shape
-    count = _slices(rows, _WEIGHT_SLICES) if sliced else 1
+    count = _slices(rows) if sliced else 1
     blocks = [tf.reshape(matrix, [count, rows // count, units]) for matrix in matrices]
     return tf.reduce_sum(_pairwise([tf.square(term(*(block[at] for block in blocks))) for at in range(count)]), 0)
 
@@ -143,15 +157,9 @@ def value_summary(tensors: Sequence[Any]) -> Any:
     return tf.stack(columns)
 
 
-def worth_compiling(values: Any) -> bool:
-    """Whether to leave a reduction to XLA."""
-    many = len(values.shape) == 3 and (values.shape[1] or 0) >= _FEWEST_POSITIONS
-    return many and xla_compiles() and not tf.executing_eagerly()  # eagerly it would be compiled at each call
-
-
 @functools.cache
 def xla_compiles() -> bool:
-    """Whether XLA is at hand and helps: on CPUs it is several times faster; elsewhere it may not even be installed."""
+    """Whether XLA is at hand and helps: on a GPU it may not be installed completely, and plain reductions are fast."""
     return bool(tf.test.is_built_with_xla() and not tf.config.list_logical_devices("GPU"))
 
 
@@ -215,14 +223,18 @@ class _Rows:
             terms = terms if self.mask is None else tf.where(self.mask[..., None], terms, 0.0)
             return terms if self.flat else tf.reduce_sum(terms, 1)
         positions, units = self.values.shape[1:]
-        count = _slices(positions, _SLICES)
+        count = _slices(positions)
         blocks = tf.reshape(self.values, [tf.shape(self.values)[0], positions // count, count, units])
         return tf.reduce_sum(_pairwise([term(blocks[:, :, at]) for at in range(count)]), 1)
 
 
-def _activation_sums(
-    rows: _Rows, scale: Any, relu_like: bool, limits: tuple[float, float], fired_scale: float
-) -> Sums:
+def _is_big(values: Any) -> bool:
+    """By the numbers of one example: how many there will be is not always known in advance."""
+    positions = values.shape[1] or 0 if len(values.shape) == 3 else 0
+    return bool(positions >= _SLICES and positions * values.shape[-1] >= _BIG)
+
+
+def _activation_sums(rows: _Rows, scale: Any, relu_like: bool, limits: tuple[float, float], fired_scale: float) -> Sums:
     shift = rows.first()
     lowest, highest = rows.extreme(tf.reduce_min, math.inf), rows.extreme(tf.reduce_max, -math.inf)
     sums = rows.counts()
@@ -260,9 +272,9 @@ def _root_mean_square(sums: Sums) -> Any:
     return tf.sqrt(tf.maximum(tf.reduce_sum(tf.where(finite, power, 0.0)) / units, 0.0))
 
 
-def _slices(length: int, most: int) -> int:
+def _slices(length: int) -> int:
     """Into how many slices a sum of so many terms is cut: the largest divisor that is not too large."""
-    return next(count for count in range(most, 0, -1) if length % count == 0)
+    return next(count for count in range(_SLICES, 0, -1) if length % count == 0)
 
 
 def _pairwise(terms: list[Any]) -> Any:

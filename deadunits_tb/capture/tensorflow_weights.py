@@ -40,12 +40,12 @@ class Columns:
     @property
     def units(self) -> int:
         """How many units."""
-        return math.prod(self.variable.shape[axis] for axis in self.axes) // self.groups
+        return int(math.prod(self.variable.shape[axis] for axis in self.axes)) // self.groups
 
     @property
     def size(self) -> int:
         """How many weights."""
-        return math.prod(self.variable.shape)
+        return int(math.prod(self.variable.shape))
 
     def of(self, value: Any) -> Any:
         """``[rows, units]`` of a value shaped like the variable, in float32."""
@@ -71,10 +71,13 @@ class WeightWatch:
     Args:
         incoming: Of each layer.
         outgoing: Of each layer of which every consumer is known.
+        compiled: Whether to have XLA compile big reductions.
         exact_bytes: Memory for copies.
     """
 
-    def __init__(self, incoming: Weighed, outgoing: Weighed, exact_bytes: int = EXACT_BYTES) -> None:
+    def __init__(
+        self, incoming: Weighed, outgoing: Weighed, *, compiled: bool = False, exact_bytes: int = EXACT_BYTES
+    ) -> None:
         self._incoming = {name: list(columns) for name, columns in incoming.items() if columns}
         self._outgoing = {name: list(columns) for name, columns in outgoing.items() if columns}
         self.methods: dict[str, Method] = {}
@@ -88,7 +91,7 @@ class WeightWatch:
         self._norms_first: dict[str, npt.NDArray[np.floating]] = {}
         self._later: Any = None
         total = sum(each.size for columns in self._incoming.values() for each in columns)
-        self._big = total >= _FEW and xla_compiles()
+        self._compiled = compiled and total >= _FEW and xla_compiles()
 
     def begin(self) -> None:
         """Remember the first weights. Called before the first observed step, outside of any graph."""
@@ -96,10 +99,10 @@ class WeightWatch:
             return
         for name, columns in self._incoming.items():
             values = [np.array(each.variable) for each in columns]
-            norms = [np.sum(np.square(np.asarray(c.of(v), np.float64)), 0) for c, v in zip(columns, values, strict=True)]
-            self._norms_first[name] = np.sqrt(np.sum(norms, 0))
+            matrices = [np.asarray(each.of(value), np.float64) for each, value in zip(columns, values, strict=True)]
+            self._norms_first[name] = np.sqrt(sum(np.sum(np.square(matrix), 0) for matrix in matrices))
             self._first[name] = self._kept(name, [tf.constant(value) for value in values])
-        self._later = tf.function(self._distances, jit_compile=self._big, autograph=False)
+        self._later = tf.function(self._distances, jit_compile=self._compiled, autograph=False)
 
     def before(self) -> dict[str, list[Any]]:
         """What is to be remembered of the weights before an optimizer step."""
@@ -113,8 +116,8 @@ class WeightWatch:
             gradients: Of the loss, by ``id`` of the variable.
 
         Returns:
-            ``name:norm_in``, ``name:change`` and ``name:weight_gradient``: squares of norms, ``[units]``, the latter two
-            times the square of :data:`~deadunits_tb.capture.packed.SQUARE_SCALE`.
+            ``name:norm_in``, ``name:change`` and ``name:weight_gradient``: squares of norms, ``[units]``, the latter
+            two times the square of :data:`~deadunits_tb.capture.packed.SQUARE_SCALE`.
         """
         after = self.before()
         slopes = {
@@ -122,7 +125,7 @@ class WeightWatch:
             for name, columns in self._incoming.items()
             if all(gradients.get(id(each.variable)) is not None for each in columns)
         }
-        compile_ = self._big and not tf.executing_eagerly()
+        compile_ = self._compiled and not tf.executing_eagerly()
         result: dict[str, Any] = (compiled(self._moved) if compile_ else self._moved)(dict(before), after, slopes)
         return result
 
@@ -150,7 +153,7 @@ class WeightWatch:
         return [part for matrix in matrices for part in _projected(matrix)]
 
     def _squares(self, term: Callable[..., Any], *matrices: Any) -> Any:
-        return column_squares(term, *matrices, sliced=self._big and not tf.executing_eagerly())
+        return column_squares(term, *matrices, sliced=self._compiled and not tf.executing_eagerly())
 
     def _moved(self, before: Any, after: Any, slopes: Any) -> dict[str, Any]:
         sums: dict[str, Any] = {}
