@@ -79,7 +79,7 @@ function Controls({ glossary, written }: ControlsProps) {
           Only a new run can bring {outOfReach(glossary, preset, written).join(", ")} of this preset into force.
         </p>
       )}
-      {!asWritten && <CopyButton icon="check" label="Copy as Python" text={() => asPython(changes)} />}
+      {!asWritten && <CopyButton icon="copy" label="Copy as Python" text={() => asPython(changes)} />}
       {groups(glossary).map(({ title, entries }) => (
         <section key={entries[0]?.name}>
           <h3>{title}</h3>

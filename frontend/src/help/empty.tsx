@@ -22,7 +22,7 @@ export function EmptyState({ notes }: { readonly notes: readonly string[] }) {
           {COMMAND}
         </code>
       </pre>
-      <CopyButton icon="check" label="Copy the code" text={() => CODE} />
+      <CopyButton icon="copy" label="Copy the code" text={() => CODE} />
       <p class="hint">
         Records show up here while training runs. If training has begun already: is the directory the one that
         TensorBoard was started with?

@@ -15,6 +15,7 @@ const PATHS = {
   link: "M6.5 9.5l3-3M7 5l1.5-1.5a2.5 2.5 0 0 1 4 4L11 9M9 11l-1.5 1.5a2.5 2.5 0 0 1-4-4L5 7",
   help: "M6 6.2a2 2 0 1 1 3 1.7c-.7.4-1 .8-1 1.6M8 12.2h.01",
   check: "M3 8.5l3.2 3L13 4.5",
+  copy: "M6 6h7.5v7.5H6zM3.5 10.5h-1v-8h8v1",
 } as const;
 
 export type IconName = keyof typeof PATHS;
