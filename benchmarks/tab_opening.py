@@ -24,7 +24,7 @@ _UNTIL_SHOWN = """
   location.hash = "#dead_units";
   const look = () => {
     const frames = [...document.querySelectorAll("iframe")];
-    const shown = frames.some((frame) => frame.contentDocument?.querySelector("[data-testid=headline]")?.textContent);
+    const shown = frames.some((frame) => frame.contentDocument?.querySelector(".headline")?.textContent);
     if (shown) done(performance.now() - start);
     else requestAnimationFrame(look);
   };
@@ -50,7 +50,7 @@ def opened_in_tensorboard(page: Page, url: str) -> float:
 def opened_as_a_new_page(page: Page, url: str) -> float:
     """Milliseconds from the start of the navigation to the headline."""
     page.goto(f"{url}#dead_units")
-    stage.tab_frame(page).wait_for_selector("[data-testid=headline]")
+    stage.tab_frame(page).wait_for_selector(".headline")
     return float(page.evaluate("performance.now()"))
 
 

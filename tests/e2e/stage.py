@@ -63,7 +63,7 @@ def tensorboard(log_dir: pathlib.Path, *flags: str) -> Iterator[str]:
             raise RuntimeError(f"TensorBoard ended: {said}")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         process.stderr.close()
 
 
