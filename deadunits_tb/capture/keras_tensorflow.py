@@ -203,7 +203,8 @@ class TensorFlowStep:
         elif isinstance(source, keras.Variable):  # a function of the user's may count its calls: it is not called
             fields["learning_rate"] = tf.identity(source.value)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            fields["scale"] = tf.identity(optimizer.dynamic_scale.value)
+            built = optimizer.built  # its first step makes the variable, and scales by the initial value
+            fields["scale"] = tf.identity(optimizer.dynamic_scale.value if built else optimizer.initial_scale)
             fields["skipped"] = tf.identity(optimizer.iterations.value)
         elif optimizer.loss_scale_factor is not None:
             fields["scale"] = tf.constant(float(optimizer.loss_scale_factor))
