@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers as L
-from keras_zoo import built, images, tokens, vectors
 
 from deadunits_tb.capture.accumulators import merge
 from deadunits_tb.capture.keras_consumers import outgoing_weights
@@ -17,6 +16,7 @@ from deadunits_tb.capture.packed import learning_rate, unpack
 from deadunits_tb.capture.tensorflow_reductions import Reductions, rows_of_units
 from deadunits_tb.capture.tensorflow_weights import Columns, WeightWatch
 from deadunits_tb.thresholds import Thresholds
+from keras_zoo import built, images, vectors
 
 MODES = {"graph": {}, "jit": {"jit_compile": True}, "eager": {"run_eagerly": True}}
 
