@@ -92,6 +92,7 @@ class OneEpoch(keras.callbacks.Callback):
     """Ends training after an epoch of however many."""
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Stop."""
         self.model.stop_training = True
 
 
