@@ -95,6 +95,7 @@ def test_the_readme_examples_run(name: str, code: str, tmp_path: pathlib.Path) -
     ast.parse(code)
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+    assert "MonitorWarning" not in result.stderr, result.stderr
     assert list(tmp_path.rglob("events.out.tfevents.*")), "an example writes a log"
 
 
