@@ -66,7 +66,9 @@ def test_every_model(name: str, tmp_path: pathlib.Path) -> None:
         ("separate", {"optimizer": sgd}),
         ("residual", {"optimizer": adamw}),
     ],
-    ids=str,
+    ids=lambda value: (
+        value if isinstance(value, str) else " ".join(f"{k}={getattr(v, '__name__', v)}" for k, v in value.items())
+    ),
 )
 def test_every_way_to_compile(name: str, arguments: dict[str, Any], tmp_path: pathlib.Path) -> None:
     assert_identical(name, tmp_path, **arguments)
