@@ -59,7 +59,7 @@ def test_counts_by_record_and_by_label() -> None:
         ({S.ACTIVE: 100}, "ok"),
         ({S.ACTIVE: 81, S.DEAD: 19}, "ok"),
         ({S.ACTIVE: 80, S.DEAD: 20}, "warning"),
-        ({S.ACTIVE: 80, S.DORMANT: 20}, "warning"),
+        ({S.ACTIVE: 50, S.DORMANT: 30, S.STAGNANT: 20}, "ok"),
         ({S.ACTIVE: 10, S.DYING: 90}, "warning"),
         ({S.ACTIVE: 50, S.SATURATED: 50}, "alarm"),
         ({S.ACTIVE: 99, S.NON_FINITE: 1}, "alarm"),

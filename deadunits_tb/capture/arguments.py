@@ -28,11 +28,11 @@ def check_whole(name: str, value: object, low: int, *, none: str | None = None) 
         none: What None means, where it may be given.
 
     Raises:
-        InvalidArgumentError: It is no whole number, or too small.
+        InvalidArgumentError: It is no whole number, too small, or beyond 64 bits.
     """
     if none is not None and value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < low:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) < 2**63:
         otherwise = f", or None {none}" if none else ""
         raise InvalidArgumentError(f"{name} must be a whole number from {low}{otherwise}, not {value!r}")
 

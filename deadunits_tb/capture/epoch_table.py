@@ -5,8 +5,8 @@ from __future__ import annotations
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.units import Level, UnitState
 
-_ALARMS = [state.label for state in UnitState if state.level == Level.ALARM]
-_WARNINGS = [state.label for state in UnitState if state.level == Level.WARNING]
+_ALARMS = [state.label for state in reversed(UnitState) if state.level == Level.ALARM]
+_WARNINGS = [state.label for state in reversed(UnitState) if state.level == Level.WARNING]
 
 
 def epoch_table(monitor: Monitor, title: str) -> str:

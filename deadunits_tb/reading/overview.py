@@ -91,17 +91,19 @@ def _aligned(steps: Int, at: Int, counts: Int) -> Int:
 
 
 def layer_level(states: Byte, thresholds: Thresholds) -> LayerLevel:
-    """How much a layer as a whole asks for attention: by the share of its units that are flagged, as findings do.
+    """How much a layer as a whole asks for attention: by the share of its units in alarm states, or on their way there.
+
+    Dormant and stagnant units are flagged, but healthy layers have many: they ask for nothing by themselves.
 
     Args:
         states: ``uint8 [units]`` state codes.
         thresholds: For the shares from which a state is more than chance.
     """
     alarms = float(np.mean(ALARM[states])) if len(states) else 0.0
-    flagged = float(np.mean(FLAGGED[states])) if len(states) else 0.0
+    fading = float(np.mean(ALARM[states] | (states == UnitState.DYING))) if len(states) else 0.0
     if alarms >= thresholds.alarm_share or bool((states == UnitState.NON_FINITE).any()):
         return "alarm"
-    return "warning" if flagged >= thresholds.warning_share and flagged else "ok"
+    return "warning" if fading >= thresholds.warning_share and fading else "ok"
 
 
 def onset_step(states: Byte, since: Int) -> int | None:

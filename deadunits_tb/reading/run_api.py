@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from deadunits_tb.errors import MissingDependencyError, UnknownNameError
+from deadunits_tb.errors import InvalidArgumentError, MissingDependencyError, UnknownNameError
 from deadunits_tb.reading.findings import Finding
 from deadunits_tb.reading.history import LayerHistory, RunHistory
 from deadunits_tb.reading.log_directory import LogDirectory
@@ -40,8 +40,11 @@ def load(logdir: str | os.PathLike[str]) -> Runs:
         Run name to run; empty if the directory holds no records. A run is read when it is first asked for.
 
     Raises:
+        InvalidArgumentError: It is no path.
         LogDirectoryError: There is no such directory, or it cannot be read.
     """
+    if not isinstance(logdir, (str, os.PathLike)):
+        raise InvalidArgumentError(f"logdir must be a path, not {logdir!r}")
     return Runs(LogDirectory(logdir))
 
 
