@@ -20,8 +20,8 @@ def main(log_dir: str = "runs/keras_mnist", epochs: int = 10) -> keras.Model:
     model = keras.Sequential(
         [
             keras.Input((784,)),
-            keras.layers.Dense(64, activation="relu"),
-            keras.layers.Dense(10, activation="softmax"),
+            keras.layers.Dense(64, activation="relu", name="hidden"),
+            keras.layers.Dense(10, activation="softmax", name="digit"),
         ]
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -169,10 +169,10 @@ def test_serving_prints_the_address_of_the_tab_and_ends_with_ctrl_c(served: tupl
     process, address = served
     assert address.endswith("#dead_units")
     plugins = address.partition("#")[0] + "data/plugins_listing"
-    with urllib.request.urlopen(plugins, timeout=20) as answer:
+    with urllib.request.urlopen(plugins, timeout=90) as answer:
         assert b"dead_units" in answer.read()
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
+    assert process.wait(90) == 0
 
 
 def test_a_port_that_is_taken_is_said_before_training(tmp_path: pathlib.Path) -> None:

@@ -31,12 +31,12 @@ def test_the_beginners_program(root: pathlib.Path, tmp_path: pathlib.Path, capsy
     for epoch in (1, 2, 3):
         [heading] = [line for line in printed.splitlines() if line.startswith(f"epoch {epoch}/3")]
         assert {"units", "mean", "|a|", "dead", "saturated", "non_finite"} <= set(heading.split())
-    assert printed.count("\n  dense  ") == 3
+    assert printed.count("\n  hidden  ") == 3
     assert "dead_fraction" in printed
 
     run = deadunits_tb.load(tmp_path)["."]
     rates = (np.asarray(model.layers[0](mnist_data()[0] / 255)) > 0).mean(axis=0)
-    assert run.layers["dense"].steps[-1] >= 440  # watched to the end of its 471 steps
-    for flagged in run.layers["dense"].flagged():
+    assert run.layers["hidden"].steps[-1] >= 440  # watched to the end of its 471 steps
+    for flagged in run.layers["hidden"].flagged():
         if flagged.state == UnitState.DEAD:
             assert rates[flagged.unit] <= flagged.explanation.rate_upper_bound
