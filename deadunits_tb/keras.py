@@ -180,6 +180,7 @@ class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Kera
     def _fit_ended(self) -> None:
         if self._tap is not None:
             self._tap.disarm()
+            self._tap.ending = True
         if self._monitor is not None:
             self._monitor.settle()
 

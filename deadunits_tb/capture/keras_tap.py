@@ -61,6 +61,9 @@ class ObservedStep(Protocol):
     def since_first(self) -> dict[str, WeightObservation]:
         """Of the weights as they are now."""
 
+    def look_at_weights(self, look: bool) -> None:
+        """Whether the next observed step looks at the weights."""
+
     def set_scales(self, scales: Mapping[str, float | None]) -> None:
         """Root mean square of each layer's activations at the previous record."""
 
@@ -148,6 +151,9 @@ class UnitTap:
         self._infos: dict[str, LayerInfo] = {}
         self._scaled_at: int | None = None
         self._latest: object = None
+        self._looked: dict[str, WeightObservation] = {}
+        self.ending = False
+        """Whether what is fetched now is for the last record."""
         self._steps = 1
         self.step = first_step
         """Number of the next step."""
@@ -162,6 +168,7 @@ class UnitTap:
             InvalidArgumentError: There is no such layer to watch.
         """
         self.step = max(self.step, optimizer_steps)
+        self.ending = False
         self._plain = self._model.train_function
         if keras_private.is_built(self._model):
             self._get_ready()
@@ -190,6 +197,9 @@ class UnitTap:
         last = self.step + self._steps - 1
         self.step += self._steps
         observed = self._observed_step(args) if self._monitor.wants(last) else None
+        looked = self._monitor.will_record(last)
+        if observed is not None:
+            observed.look_at_weights(looked)
         began = perf_counter()
         if observed is None:
             result = self._plain(*args)
@@ -200,7 +210,7 @@ class UnitTap:
         result, numbers = observed(*args)
         seconds = perf_counter() - began
         with self._guarded():
-            self._hand_over(observed, last, numbers, seconds)
+            self._hand_over(observed, last, numbers, seconds, looked)
         return result
 
     def _observed_step(self, args: tuple[Any, ...]) -> ObservedStep | None:
@@ -244,7 +254,7 @@ class UnitTap:
         except Exception as error:
             self._monitor.report("tap", error)
 
-    def _hand_over(self, observed: ObservedStep, step: int, numbers: Any, seconds: float) -> None:
+    def _hand_over(self, observed: ObservedStep, step: int, numbers: Any, seconds: float, looked: bool) -> None:
         began = perf_counter()
         traced = bool(observed.traces)
         if observed.failure is not None or numbers is None:
@@ -261,12 +271,28 @@ class UnitTap:
 
         def deferred() -> StepObservation:
             observation = packed.unpack(*fetch())
-            return _with_history(observation, observed.since_first()) if self._latest is token else observation
+            return self._with_history(observed, observation) if looked else self._as_known(observation, token)
 
         own = self._costs.observed(seconds, traced=traced) + perf_counter() - began
         self._monitor.observe(step, deferred, learning_rate=lambda: packed.learning_rate(*fetch()), seconds=own)
         self._monitor.time(True, seconds + perf_counter() - began)
         self._rescale(observed)
+
+    def _with_history(self, observed: ObservedStep, observation: StepObservation) -> StepObservation:
+        """With what is known of the weights as they are now: a step that looks at them is fetched at once."""
+        for name, since in observed.since_first().items():
+            if name in observation.layers:
+                self._looked[name] = replace(
+                    observation.layers[name].weights or WeightObservation(),
+                    norm_out=since.norm_out,
+                    change_since_first=since.change_since_first,
+                    norm_first=since.norm_first,
+                )
+        return _with_weights(observation, self._looked)
+
+    def _as_known(self, observation: StepObservation, token: object) -> StepObservation:
+        """The last record of a run comes unforeseen: it says of the weights what the last look has shown."""
+        return _with_weights(observation, self._looked) if self.ending and token is self._latest else observation
 
     def _rescale(self, observed: ObservedStep) -> None:
         """After a record: what counts as firing goes by the layers' sizes in it."""
@@ -350,18 +376,8 @@ class StepCosts:
 _USUAL_SHARE = 0.1
 
 
-def _with_history(observation: StepObservation, history: Mapping[str, WeightObservation]) -> StepObservation:
-    """With what is known of the weights at the latest step only."""
-    layers = dict(observation.layers)
-    for name, since in history.items():
-        if name in layers:
-            weights = replace(
-                layers[name].weights or WeightObservation(),
-                norm_out=since.norm_out,
-                change_since_first=since.change_since_first,
-                norm_first=since.norm_first,
-            )
-            layers[name] = replace(layers[name], weights=weights)
+def _with_weights(observation: StepObservation, weights: Mapping[str, WeightObservation]) -> StepObservation:
+    layers = {name: replace(seen, weights=weights.get(name)) for name, seen in observation.layers.items()}
     return replace(observation, layers=layers)
 
 

@@ -19,7 +19,7 @@ from deadunits_tb.capture.keras_follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.capture.keras_layers import Survey, Weights
 from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.capture.packed import Call, Layout
-from deadunits_tb.capture.tensorflow_reductions import Reductions, rows_of_units, value_summary
+from deadunits_tb.capture.tensorflow_reductions import Reductions, only_if, rows_of_units, value_summary, zeros_like
 from deadunits_tb.capture.tensorflow_weights import Columns, WeightWatch
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE
@@ -71,10 +71,12 @@ class TensorFlowStep:
         self.weights = WeightWatch(
             {unit_layer.name: _columns(unit_layer.incoming) for unit_layer in survey.watched},
             {name: _columns(weights) for name, weights in outgoing.items()},
-            compiled=compiled,
+            xla=bool(model.jit_compile),
         )
         self.weight_methods = self.weights.methods
         """Layer to how changes of its weights are measured."""
+        self._look = tf.Variable(True, trainable=False, name="dead_units_look")
+        self._looks = True
         self._function: Callable[[Any], Any] | None = None
         self._layouts: list[Layout] = []
         self.traces: list[StepTrace] = []
@@ -108,6 +110,12 @@ class TensorFlowStep:
     def begin(self) -> None:
         """Remember the weights before the first observed step."""
         self.weights.begin()
+
+    def look_at_weights(self, look: bool) -> None:
+        """Whether the next observed step looks at the weights."""
+        if look != self._looks:
+            self._looks = look
+            self._look.assign(look)
 
     def since_first(self) -> dict[str, WeightObservation]:
         """Of the weights as they are now."""
@@ -167,18 +175,21 @@ class TensorFlowStep:
     def _wrap(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def train_step(data: Any) -> Any:
             step = StepTrace(None if tf.executing_eagerly() else tf.compat.v1.get_default_graph())
-            gradients: dict[int, Any] = {}
             before: dict[str, Any] = {}
+            gradients: dict[str, Any] = {}
             weights: dict[str, list[Any]] = {}
+            look: Any = True
             with step.guard(), tf.name_scope("dead_units"):
-                before = self._before(data)
-                weights = self.weights.before()
-            with self._follower.following(step), self._gradients(step, gradients):
+                look = self._whether_to_look()
+                before = self._before(data, look)
+                weights = self.weights.before(look)
+            with self._follower.following(step), self._gradients(step, gradients, look):
                 logs = original(data)
             if step.failure is None:
                 with step.guard(), tf.name_scope("dead_units"):
                     self._follower.finish(step)
-                    fields = before | self._after(step, before, logs) | self.weights.around(weights, gradients)
+                    after = self._after(step, before, logs) | {"looked": tf.cast(look, tf.float32)}
+                    fields = before | gradients | after | self.weights.around(weights, look)
                     logs = {**logs, KEY: self._pack(step, fields)}
             self.failure = self.failure or step.failure
             if step.graph is None:
@@ -188,12 +199,18 @@ class TensorFlowStep:
 
         return train_step
 
-    def _before(self, data: Any) -> dict[str, Any]:
+    def _whether_to_look(self) -> Any:
+        if tf.executing_eagerly():
+            return self._looks
+        # XLA knows no branches that give tensors of different shapes; but what it compiles costs less anyway.
+        return True if self._model.jit_compile else self._look.read_value()
+
+    def _before(self, data: Any, look: Any) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         inputs = [tensor for tensor in keras.tree.flatten(keras.utils.unpack_x_y_sample_weight(data)[0])]
         numbers = [tensor for tensor in inputs if self._is_numeric(tensor)]
         if numbers:
-            fields["inputs"] = value_summary(numbers)
+            fields |= only_if(look, lambda: {"inputs": value_summary(numbers)}, zeros_like)
         optimizer = self._model.optimizer
         if optimizer is None:
             return fields
@@ -226,8 +243,8 @@ class TensorFlowStep:
         return bool(tensor.dtype.is_floating or (tensor.dtype.is_integer and not self._survey.tokens))
 
     @contextlib.contextmanager
-    def _gradients(self, step: StepTrace, gradients: dict[int, Any]) -> Iterator[None]:
-        """Note the gradients that optimizers are given: the model's own, and others that a GAN may have."""
+    def _gradients(self, step: StepTrace, norms: dict[str, Any], look: Any) -> Iterator[None]:
+        """Look at the gradients that optimizers are given: the model's own, and others that a GAN may have."""
         held = [self._model.optimizer, *vars(self._model).values()]
         optimizers = {id(one): one for one in held if isinstance(one, keras.optimizers.Optimizer)}.values()
 
@@ -237,11 +254,16 @@ class TensorFlowStep:
             def apply(grads: Any, trainable_variables: Any = None) -> Any:
                 grads = list(grads)
                 trainable_variables = None if trainable_variables is None else list(trainable_variables)
-                with step.guard():
-                    variables = trainable_variables or keras_private.optimizer_variables(optimizer)
-                    for variable, gradient in zip(variables, grads, strict=False):
-                        if gradient is not None and self.belongs(gradient, step.graph):
-                            gradients[id(getattr(variable, "value", variable))] = gradient
+                if step.failure is None:
+                    with step.guard(), tf.name_scope("dead_units"):
+                        variables = trainable_variables or keras_private.optimizer_variables(optimizer)
+                        gradients = {
+                            id(getattr(variable, "value", variable)): gradient
+                            for variable, gradient in zip(variables, grads, strict=False)
+                            if gradient is not None and self.belongs(gradient, step.graph)
+                        }
+                        norms.update(self.weights.gradients(gradients, look))
+                        grads = _after_that(list(norms.values()), grads)
                 return original(grads, trainable_variables)
 
             return apply
@@ -266,6 +288,14 @@ class TensorFlowStep:
             self._layouts.append(layout)
         number = tf.constant([self._layouts.index(layout)], tf.float32)
         return tf.concat([number, *flat.values()], 0)
+
+
+def _after_that(norms: list[Any], grads: list[Any]) -> list[Any]:
+    """The same gradients, once they were looked at: so that optimizers may overwrite them, as they do without us."""
+    if tf.executing_eagerly():
+        return grads
+    with tf.control_dependencies(norms):
+        return [tf.identity(gradient) if isinstance(gradient, tf.Tensor) else gradient for gradient in grads]
 
 
 def _columns(incoming: tuple[Weights, ...]) -> list[Columns]:

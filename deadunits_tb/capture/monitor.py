@@ -129,6 +129,10 @@ class Monitor:
         """Whether this step should be observed."""
         return not self.stopped and self._schedule.wants(step)
 
+    def will_record(self, step: int) -> bool:
+        """Whether an observation of this step becomes a record, if there are enough examples."""
+        return self._records.due(step)
+
     def add_layer(self, info: LayerInfo) -> None:
         """Make a layer known before its first observation, or correct what is said of it."""
         self._layers.add_layer(info)

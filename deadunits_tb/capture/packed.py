@@ -14,8 +14,8 @@ from deadunits_tb.capture.observation import Observation, StepObservation, Weigh
 Vector = npt.NDArray[np.float64]
 
 SQUARE_SCALE = 2.0**24
-"""Gradients and changes of weights are multiplied by this on the device before they are squared in float32, where the
-square of 1e-20 would be zero; and undone here, in float64."""
+"""Gradients are multiplied by this on the device before they are squared in float32, where the square of 1e-20 would be
+zero; and it is undone here, in float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,6 @@ class Layout:
         sizes: Field to how many numbers, in their order.
         calls: Of the layers with units.
         relu_like: Taps whose activation function is.
-        skips: Whether a loss scaler may skip steps.
     """
 
     sizes: Mapping[str, int]
@@ -115,13 +114,12 @@ def _observed(layout: Layout, fields: dict[str, Vector], tap: int, scale: float,
 def _weights(fields: dict[str, Vector], call: Call, skipped: bool) -> WeightObservation | None:
     norm_in, change = fields.get(f"{call.layer}:norm_in"), fields.get(f"{call.layer}:change")
     gradient = fields.get(f"{call.layer}:weight_gradient")
-    if norm_in is None:
+    if norm_in is None or not fields.get("looked", np.ones(1))[0]:
         return None
-    scale = float(fields.get("scale", np.ones(1))[0]) * SQUARE_SCALE
     return WeightObservation(
-        norm_in=np.sqrt(norm_in),
-        gradient=None if gradient is None or skipped else np.sqrt(gradient) / scale,
-        change=None if change is None or skipped else np.sqrt(change) / SQUARE_SCALE,
+        norm_in=norm_in,
+        gradient=None if gradient is None or skipped else gradient / float(fields.get("scale", np.ones(1))[0]),
+        change=None if skipped else change,
     )
 
 

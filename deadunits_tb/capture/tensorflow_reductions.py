@@ -1,4 +1,4 @@
-"""Per-unit reductions of activations, gradients and weights, inside a TensorFlow graph.
+"""Per-unit reductions of activations and gradients, inside a TensorFlow graph.
 
 Written for few passes over big tensors. TensorFlow's own sums over all but the last axis run at a fraction of the
 memory's speed on a CPU and write their operands out first. XLA's are three times faster, provided that a sum is
@@ -108,7 +108,7 @@ class Reductions:
         """
 
         def reduce(values: Any, mask: Any, sliced: bool) -> Any:
-            return tf.reduce_sum(_Rows(values, mask, sliced).sum(lambda part: tf.square(part * SQUARE_SCALE)), 0)
+            return tf.reduce_sum(_Rows(values, mask, sliced).sums(lambda part: tf.square(part * SQUARE_SCALE))[0], 0)
 
         return self._run("squares", reduce, values, mask)
 
@@ -119,20 +119,6 @@ class Reductions:
         if key not in self._functions:
             self._functions[key] = compiled(lambda values, *rest: reduce(values, None, *rest, sliced=True))
         return self._functions[key](values, *rest)
-
-
-def column_squares(term: Callable[..., Any], *matrices: Any, sliced: bool = False) -> Any:
-    """``[units]``: sums over the rows of the square of a function of matrices ``[rows, units]``.
-
-    Args:
-        term: The function.
-        matrices: Its arguments.
-        sliced: Whether XLA compiles this.
-    """
-    rows, units = matrices[0].shape
-    count = _slices(rows) if sliced else 1
-    blocks = [tf.reshape(matrix, [count, rows // count, units]) for matrix in matrices]
-    return tf.reduce_sum(_pairwise([tf.square(term(*(block[at] for block in blocks))) for at in range(count)]), 0)
 
 
 def value_summary(tensors: Sequence[Any]) -> Any:
@@ -155,6 +141,33 @@ def value_summary(tensors: Sequence[Any]) -> Any:
             )
         )
     return tf.stack(columns)
+
+
+def only_if(look: Any, work: Callable[[], Any], instead: Callable[[Any], Any]) -> Any:
+    """Do some work in a step only if it is wanted there.
+
+    Args:
+        look: True, or eagerly False, or a tensor that says so when the step runs.
+        work: Gives a structure of tensors.
+        instead: For each of them, what to give where nobody wants to look. Eagerly an empty dictionary is given.
+    """
+    if look is True:
+        return work()
+    if look is False:
+        return {}
+    found: list[Any] = []
+
+    def yes() -> list[Any]:  # traced before the other
+        found.append(work())
+        return [tf.identity(tensor) for tensor in tf.nest.flatten(found[0])]
+
+    flat = tf.cond(look, yes, lambda: [instead(tensor) for tensor in tf.nest.flatten(found[0])])
+    return tf.nest.pack_sequence_as(found[0], flat)
+
+
+def zeros_like(tensor: Any) -> Any:
+    """Of the same static shape and type, without reading it."""
+    return tf.zeros(tensor.shape, tensor.dtype)
 
 
 @functools.cache
@@ -216,16 +229,42 @@ class _Rows:
         values = self.values if self.mask is None else tf.where(self.mask[..., None], self.values, nothing)
         return values if self.flat else reduce(values, 1)
 
-    def sum(self, term: Callable[[Any], Any] = lambda part: part) -> Any:
-        """``[examples, units]``: sums over positions of a function of the values."""
+    def smallest_of_relu(self, sums: Sums) -> Any:
+        """``[units]``: zero where a unit did not fire somewhere, so in most layers there is nothing to look for."""
+
+        def look() -> Any:
+            return tf.reduce_min(self.extreme(tf.reduce_min, math.inf), 0)
+
+        if not self.sliced:
+            return look()
+        positions = sums["examples"] * sums["each"]
+        always = tf.reduce_any(sums["fired_positions"] >= 0.999999 * positions) | tf.reduce_any(
+            tf.math.is_nan(sums["sum"])
+        )
+        return tf.cond(always, look, lambda: tf.zeros_like(sums["sum"]))
+
+    def sums(self, *terms: Callable[[Any], Any]) -> list[Any]:
+        """``[examples, units]`` each: sums over positions of functions of the values."""
         if self.flat or not self.sliced:
-            terms = term(self.values)
-            terms = terms if self.mask is None else tf.where(self.mask[..., None], terms, 0.0)
-            return terms if self.flat else tf.reduce_sum(terms, 1)
+            return [self._sum(term(self.values)) for term in terms]
+        # One loop over the values for all terms: they are an axis of the result, outside of the units.
         positions, units = self.values.shape[1:]
         count = _slices(positions)
-        blocks = tf.reshape(self.values, [tf.shape(self.values)[0], positions // count, count, units])
-        return tf.reduce_sum(_pairwise([term(blocks[:, :, at]) for at in range(count)]), 1)
+        blocks = tf.reshape(self.values, [tf.shape(self.values)[0], positions // count, count, 1, units])
+        which = tf.range(len(terms))[:, None]
+
+        def chosen(part: Any) -> Any:
+            value = terms[-1](part)
+            for at, term in enumerate(terms[:-1]):
+                value = tf.where(which == at, term(part), value)
+            return value
+
+        summed = tf.reduce_sum(_pairwise([chosen(blocks[:, :, at]) for at in range(count)]), 1)
+        return list(tf.unstack(summed, axis=1))
+
+    def _sum(self, values: Any) -> Any:
+        values = values if self.mask is None else tf.where(self.mask[..., None], values, 0.0)
+        return values if self.flat else tf.reduce_sum(values, 1)
 
 
 def _is_big(values: Any) -> bool:
@@ -235,32 +274,46 @@ def _is_big(values: Any) -> bool:
 
 
 def _activation_sums(rows: _Rows, scale: Any, relu_like: bool, limits: tuple[float, float], fired_scale: float) -> Sums:
+    low, high = limits
+    bounded = high < math.inf
     shift = rows.first()
-    lowest, highest = rows.extreme(tf.reduce_min, math.inf), rows.extreme(tf.reduce_max, -math.inf)
-    sums = rows.counts()
-    sums |= {
-        "shift": shift,
-        "sum": tf.reduce_sum(rows.sum() if relu_like else rows.sum(lambda part: part - shift), 0),
-        "squares": tf.reduce_sum(rows.sum(lambda part: tf.square(part - shift)), 0),
-        "min": tf.reduce_min(lowest, 0),
-        "max": tf.reduce_max(highest, 0),
-    }
+    largest = rows.extreme(tf.reduce_max, -math.inf)
+    sums = rows.counts() | {"shift": shift, "max": tf.reduce_max(largest, 0)}
+
+    def total(values: Any) -> Any:
+        return tf.reduce_sum(values, 0)
+
+    def squares(part: Any) -> Any:
+        return tf.square(part - shift)
+
+    def at_bound(part: Any) -> Any:
+        return tf.cast((part >= high) | (part <= low), tf.float32)
+
     if relu_like:
-        limit, peak = tf.zeros([]), highest
-        fired = rows.sum(lambda part: tf.cast(part > 0, tf.float32))
+        first = [lambda part: part, squares, lambda part: tf.cast(part > 0, tf.float32)]
+        names = ["sum", "squares", "fired_positions"]
+        if bounded:
+            first.append(at_bound)
+            names.append("saturated")
+        sums |= {name: total(values) for name, values in zip(names, rows.sums(*first), strict=True)}
+        limit, peak = tf.zeros([]), largest
+        sums["min"] = rows.smallest_of_relu(sums)
     else:
+        smallest = rows.extreme(tf.reduce_min, math.inf)
+        names = ["sum", "squares", "sum_abs"]
+        moments = rows.sums(lambda part: part - shift, squares, tf.abs)
+        sums |= {name: total(values) for name, values in zip(names, moments, strict=True)}
+        sums["min"] = tf.reduce_min(smallest, 0)
         limit = fired_scale * tf.where(scale < 0, _root_mean_square(sums), scale)
-        peak = tf.maximum(highest, -lowest)
-        fired = rows.sum(lambda part: tf.cast(tf.abs(part) > limit, tf.float32))
-        sums["sum_abs"] = tf.reduce_sum(rows.sum(tf.abs), 0)
-    sums["fired_positions"] = tf.reduce_sum(fired, 0)
+        peak = tf.maximum(largest, -smallest)
+        later = [lambda part: tf.cast(tf.abs(part) > limit, tf.float32), *([at_bound] if bounded else [])]
+        fired, *saturated = rows.sums(*later)
+        sums["fired_positions"] = total(fired)
+        if bounded:
+            sums["saturated"] = total(saturated[0])
     sums["fired_examples"] = sums["fired_positions"]
     if not rows.flat:
-        sums["fired_examples"] = tf.reduce_sum(tf.cast(peak > limit, tf.float32), 0)
-    low, high = limits
-    if high < math.inf:
-        at_bound = rows.sum(lambda part: tf.cast((part >= high) | (part <= low), tf.float32))
-        sums["saturated"] = tf.reduce_sum(at_bound, 0)
+        sums["fired_examples"] = total(tf.cast(peak > limit, tf.float32))
     return sums
 
 
