@@ -141,6 +141,9 @@ def survey(model: keras.Model, chosen: Iterable[str | keras.Layer] | None = None
         name = names[id(layer)]
         if isinstance(layer, WITH_UNITS):
             if wanted is None or id(layer) in wanted:
+                if not layer.built:
+                    skipped[name] = "not called, so it has no weights"
+                    continue
                 try:
                     watched.append(describe(layer, name, linear=id(layer) in projections))
                 except (AttributeError, TypeError, ValueError, IndexError) as error:

@@ -5,6 +5,7 @@ Checked with Keras 3.15. What is missing in another version raises an error that
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Iterator
 from types import ModuleType
@@ -34,6 +35,7 @@ def check_version() -> None:
         "ops.numpy.Add",
         "ops.function.make_node_key",
         "layers.Layer._flatten_layers",
+        "layers.Layer._open_name_scope",
     )
     for name in needed:
         try:
@@ -62,25 +64,26 @@ def sublayers(layer: keras.Layer) -> list[keras.Layer]:
 
 
 def is_built(model: keras.Model) -> bool:
-    """Whether all weights of a model exist."""
-    return all(layer.built for layer in model._flatten_layers())
+    """Whether all weights of a model's layers exist."""
+    return all(layer.built for layer in sublayers(model))
 
 
 def build(model: keras.Model, batch: Any) -> None:
-    """Make all weights of a model, as Keras itself does before ``fit`` on other backends than TensorFlow.
+    """Make all weights of a model, in the way that its first step would, and as far as that goes before it.
 
-    The weights are those that the first step would make: initializers draw their seeds when they are constructed.
+    The weights are the same: initializers draw their seeds when they are constructed. A ``build`` of the user's own is
+    called; without one the model is called on symbolic tensors, which the first step would do, too, and nothing else.
 
     Args:
         model: Not built yet.
         batch: What ``fit`` trains on: a structure of anything with a shape and a type.
     """
-
-    def symbolic(spec: Any) -> Any:
-        return keras.KerasTensor(spec.shape, keras.backend.standardize_dtype(spec.dtype))
-
-    inputs = keras.tree.map_structure(symbolic, keras.utils.unpack_x_y_sample_weight(batch)[0])
-    _source().backend.compute_output_spec(model, inputs, training=False)
+    inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
+    with model._open_name_scope():  # in which the first step would be: the weights' paths come from it
+        if not getattr(model.build, "_is_default", False):
+            model.build(tuple(inputs.shape))
+        else:
+            _call_symbolically(model, inputs)
 
 
 def mask_of(tensor: Any) -> Any:
@@ -120,6 +123,15 @@ def fit_callbacks(frame: Any) -> keras.callbacks.CallbackList | None:
             return caller
         frame = frame.f_back
     return None
+
+
+def _call_symbolically(model: keras.Model, inputs: Any) -> None:
+    def symbolic(spec: Any) -> Any:
+        return keras.KerasTensor(tuple(spec.shape), keras.backend.standardize_dtype(spec.dtype))
+
+    training = {"training": True} if "training" in inspect.signature(model.call).parameters else {}
+    _source().backend.compute_output_spec(model.call, keras.tree.map_structure(symbolic, inputs), **training)
+    model.build(tuple(keras.tree.flatten(inputs)[0].shape))
 
 
 def _source() -> Any:

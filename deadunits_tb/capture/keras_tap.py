@@ -37,6 +37,7 @@ class ObservedStep(Protocol):
 
     traces: list[StepTrace]
     failure: Exception | None
+    only: bool
 
     @property
     def framework(self) -> str:
@@ -155,6 +156,8 @@ class UnitTap:
         self.ending = False
         """Whether what is fetched now is for the last record."""
         self._steps = 1
+        self._first_step = first_step
+        self._tried = False
         self.step = first_step
         """Number of the next step."""
 
@@ -179,7 +182,7 @@ class UnitTap:
         Args:
             steps: How many steps the call will run.
         """
-        if self._monitor.stopped:
+        if self._monitor.stopped and not (self._observed is not None and self._observed.only):
             return
         self._steps = steps
         entries = vars(self._model)
@@ -197,29 +200,38 @@ class UnitTap:
         last = self.step + self._steps - 1
         self.step += self._steps
         observed = self._observed_step(args) if self._monitor.wants(last) else None
-        looked = self._monitor.will_record(last)
-        if observed is not None:
-            observed.look_at_weights(looked)
-        began = perf_counter()
         if observed is None:
-            result = self._plain(*args)
+            began = perf_counter()
+            result = self._unobserved(*args)
             seconds = perf_counter() - began
             self._costs.plain(seconds)
             self._monitor.time(False, seconds)
             return result
+        looked = self._monitor.will_record(last)
+        observed.look_at_weights(looked)
+        began = perf_counter()
         result, numbers = observed(*args)
         seconds = perf_counter() - began
         with self._guarded():
             self._hand_over(observed, last, numbers, seconds, looked)
         return result
 
+    def _unobserved(self, *args: Any) -> Any:
+        observed = self._observed
+        if observed is None or not observed.only or self._plain is not self._made_for:
+            return self._plain(*args)
+        observed.look_at_weights(False)
+        return observed(*args)[0]
+
     def _observed_step(self, args: tuple[Any, ...]) -> ObservedStep | None:
         """What runs an observed step, if one can be. What can fail of that is done here, before the step."""
-        if not keras_private.is_built(self._model):
-            with contextlib.suppress(Exception):  # what cannot be built without training is built by its first step
-                keras_private.build(self._model, args[0].element_spec)
-        if not keras_private.is_built(self._model):
-            return None
+        if self._survey is None and not keras_private.is_built(self._model):
+            if not self._tried:
+                self._tried = True
+                with contextlib.suppress(Exception):
+                    keras_private.build(self._model, args[0].element_spec)
+            if not keras_private.is_built(self._model) and self.step <= self._first_step + self._steps:
+                return None  # it is built by its first step, and what is not by then is not called
         self._get_ready()
         return None if self._monitor.stopped else self._observed
 
@@ -256,7 +268,7 @@ class UnitTap:
 
     def _hand_over(self, observed: ObservedStep, step: int, numbers: Any, seconds: float, looked: bool) -> None:
         began = perf_counter()
-        traced = bool(observed.traces)
+        traced = any(trace.graph is not None for trace in observed.traces)
         if observed.failure is not None or numbers is None:
             self._monitor.report("tap", observed.failure or "the train_step gives no dictionary of logs")
             return

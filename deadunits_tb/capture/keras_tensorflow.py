@@ -60,6 +60,9 @@ class TensorFlowStep:
         *,
         compiled: bool = False,
     ) -> None:
+        replicas = model.distribute_strategy.num_replicas_in_sync
+        if replicas > 1:
+            raise NotImplementedError(f"training on {replicas} replicas at once cannot be watched yet")
         self._model = model
         self._survey = survey
         self._thresholds = thresholds
@@ -81,6 +84,8 @@ class TensorFlowStep:
         self._layouts: list[Layout] = []
         self.traces: list[StepTrace] = []
         """What was found when the step was traced, once per trace; eagerly, of the latest step."""
+        self.only = False
+        """Whether all steps must run here, observed or not, for training to stay as it is."""
         self.failure: Exception | None = None
         """Why an observation failed; the step itself has gone its way."""
 
@@ -156,19 +161,22 @@ class TensorFlowStep:
 
     def reduce_gradient(self, gradient: Any, tap: Tap) -> Any:
         """``[units]``: sum of squares over positions."""
-        return self._reductions.square_sums(*rows_of_units(gradient, tap.axes, tap.mask))
+        with tf.name_scope("dead_units"):
+            return self._reductions.square_sums(*rows_of_units(gradient, tap.axes, tap.mask))
 
     def reduce_activation(self, output: Any, tap: Tap) -> Any:
         """Sums by name, each ``[units]``."""
-        return self._reductions.activation_sums(
-            *rows_of_units(output, tap.axes, tap.mask),
-            relu_like=tap.function in RELU_LIKE,
-            limits=output_limits(tap.function, self._thresholds.saturated_derivative)
-            if tap.function in BOUNDED
-            else (-math.inf, math.inf),
-            scale=self._scales[self._order[tap.layer.name]],
-            fired_scale=self._thresholds.fired_scale,
-        )
+        limits = (-math.inf, math.inf)
+        if tap.function in BOUNDED:
+            limits = output_limits(tap.function, self._thresholds.saturated_derivative)
+        with tf.name_scope("dead_units"):
+            return self._reductions.activation_sums(
+                *rows_of_units(output, tap.axes, tap.mask),
+                relu_like=tap.function in RELU_LIKE,
+                limits=limits,
+                scale=self._scales[self._order[tap.layer.name]],
+                fired_scale=self._thresholds.fired_scale,
+            )
 
     # The step itself
 
@@ -195,6 +203,7 @@ class TensorFlowStep:
             if step.graph is None:
                 self.traces.clear()
             self.traces.append(step)
+            self.only = self.only or _draws_statefully(step.graph)
             return logs
 
         return train_step
@@ -207,8 +216,8 @@ class TensorFlowStep:
 
     def _before(self, data: Any, look: Any) -> dict[str, Any]:
         fields: dict[str, Any] = {}
-        inputs = [tensor for tensor in keras.tree.flatten(keras.utils.unpack_x_y_sample_weight(data)[0])]
-        numbers = [tensor for tensor in inputs if self._is_numeric(tensor)]
+        inputs = data[0] if isinstance(data, (list, tuple)) and data else data
+        numbers = [tensor for tensor in keras.tree.flatten(inputs) if self._is_numeric(tensor)]
         if numbers:
             fields |= only_if(look, lambda: {"inputs": value_summary(numbers)}, zeros_like)
         optimizer = self._model.optimizer
@@ -296,6 +305,16 @@ def _after_that(norms: list[Any], grads: list[Any]) -> list[Any]:
         return grads
     with tf.control_dependencies(norms):
         return [tf.identity(gradient) if isinstance(gradient, tf.Tensor) else gradient for gradient in grads]
+
+
+def _draws_statefully(graph: Any) -> bool:
+    """Whether a graph draws random numbers whose state is hidden in its operations: another graph draws others.
+
+    Keras's own layers keep their state in variables, which all graphs share; ``tf.random.normal`` does not.
+    """
+    return graph is not None and any(
+        "Random" in operation.type and operation.op_def.is_stateful for operation in graph.get_operations()
+    )
 
 
 def _columns(incoming: tuple[Weights, ...]) -> list[Columns]:
