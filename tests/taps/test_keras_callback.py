@@ -187,7 +187,8 @@ def test_nothing_is_left_in_the_model_after_fit(tmp_path: pathlib.Path) -> None:
 def test_a_monitor_that_fails_does_not_touch_the_training(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    from deadunits_tb.capture import keras_tensorflow, monitor
+    from deadunits_tb.capture import monitor
+    from deadunits_tb.taps.keras import tensorflow as keras_tensorflow
 
     def broken(*arguments: object, **named: object) -> None:
         raise OSError("injected")

@@ -9,12 +9,12 @@ import tensorflow as tf
 from keras import layers as L
 
 from deadunits_tb.capture.accumulators import merge
-from deadunits_tb.capture.keras_consumers import outgoing_weights
-from deadunits_tb.capture.keras_layers import survey
-from deadunits_tb.capture.keras_tensorflow import TensorFlowStep
-from deadunits_tb.capture.packed import learning_rate, unpack
-from deadunits_tb.capture.tensorflow_reductions import Reductions, rows_of_units
-from deadunits_tb.capture.tensorflow_weights import Columns, WeightWatch
+from deadunits_tb.taps.keras.consumers import outgoing_weights
+from deadunits_tb.taps.keras.layers import survey
+from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
+from deadunits_tb.taps.packed import learning_rate, unpack
+from deadunits_tb.taps.tensorflow.reductions import Reductions, rows_of_units
+from deadunits_tb.taps.tensorflow.weights import Columns, WeightWatch
 from deadunits_tb.thresholds import Thresholds
 from keras_zoo import built, images, vectors
 

@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 import keras
 
-from deadunits_tb.capture import keras_private
-from deadunits_tb.capture.keras_layers import (
+from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras.layers import (
     ACTIVATIONS,
     ADDITIONS,
     LOOPS,

@@ -21,13 +21,14 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from deadunits_tb.capture import keras_private, packed
-from deadunits_tb.capture.keras_consumers import Outgoing, outgoing_weights
-from deadunits_tb.capture.keras_follow import StepTrace, Trail
-from deadunits_tb.capture.keras_layers import Survey, survey
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.taps import packed
+from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras.consumers import Outgoing, outgoing_weights
+from deadunits_tb.taps.keras.follow import StepTrace, Trail
+from deadunits_tb.taps.keras.layers import Survey, survey
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import RELU_LIKE, LayerInfo, Witness
 
@@ -90,7 +91,7 @@ def observed_step(
         InvalidArgumentError: There is none for it yet.
     """
     check_backend()
-    from deadunits_tb.capture.keras_tensorflow import TensorFlowStep
+    from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
 
     return TensorFlowStep(model, survey, outgoing, thresholds, compiled=compiled)
 
@@ -111,7 +112,7 @@ def check_backend() -> None:
 
 def backend_facts() -> tuple[str, dict[str, str]]:
     """Name of the framework, and the versions of its packages."""
-    from deadunits_tb.capture.keras_tensorflow import TensorFlowStep
+    from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
 
     return TensorFlowStep.framework, {"keras": keras.__version__, **TensorFlowStep.versions}
 

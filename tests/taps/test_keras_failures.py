@@ -12,9 +12,14 @@ from keras import layers as L
 
 import deadunits_tb
 from deadunits_tb import MonitorWarning
-from deadunits_tb.capture import keras_consumers, keras_follow, keras_private, keras_tap, keras_tensorflow, packed
-from deadunits_tb.capture.tensorflow_weights import WeightWatch
 from deadunits_tb.keras import DeadUnitsCallback
+from deadunits_tb.taps import packed
+from deadunits_tb.taps.keras import consumers as keras_consumers
+from deadunits_tb.taps.keras import follow as keras_follow
+from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras import tap as keras_tap
+from deadunits_tb.taps.keras import tensorflow as keras_tensorflow
+from deadunits_tb.taps.tensorflow.weights import WeightWatch
 from keras_zoo import assert_same_state, built, state, vectors
 
 STEP = keras_tensorflow.TensorFlowStep

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 from keras import layers
 
-from deadunits_tb.capture import keras_private
 from deadunits_tb.capture.activation_functions import CUSTOM, field_name
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
+from deadunits_tb.taps.keras import private as keras_private
 
 
 def _public(*names: str) -> tuple[Any, ...]:

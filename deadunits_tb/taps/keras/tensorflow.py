@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deadunits_tb.capture import keras_private
 from deadunits_tb.capture.activation_functions import output_limits
-from deadunits_tb.capture.keras_follow import Follower, StepTrace, Tap, replaced
-from deadunits_tb.capture.keras_layers import Survey, Weights
 from deadunits_tb.capture.observation import WeightObservation
-from deadunits_tb.capture.packed import Call, Layout
-from deadunits_tb.capture.tensorflow_reductions import Reductions, only_if, rows_of_units, value_summary, zeros_like
-from deadunits_tb.capture.tensorflow_weights import Columns, WeightWatch
+from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
+from deadunits_tb.taps.keras.layers import Survey, Weights
+from deadunits_tb.taps.packed import Call, Layout
+from deadunits_tb.taps.tensorflow.reductions import Reductions, only_if, rows_of_units, value_summary, zeros_like
+from deadunits_tb.taps.tensorflow.weights import Columns, WeightWatch
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deadunits_tb.capture.observation import WeightObservation
-from deadunits_tb.capture.tensorflow_reductions import only_if, zeros_like
+from deadunits_tb.taps.tensorflow.reductions import only_if, zeros_like
 
 EXACT_BYTES = 64 * 2**20
 """First weights are copied as long as the copies of a run together take no more than this."""

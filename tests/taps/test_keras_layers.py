@@ -8,9 +8,9 @@ import pytest
 from keras import layers as L
 
 import deadunits_tb
-from deadunits_tb.capture.keras_layers import survey
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.keras import DeadUnitsCallback
+from deadunits_tb.taps.keras.layers import survey
 from keras_zoo import built, vectors
 
 HIDDEN, OUTPUT = ("hidden", "pre_activation"), ("output", "pre_activation")

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 from keras import layers
 
-from deadunits_tb.capture import keras_private
 from deadunits_tb.capture.activation_functions import field_name
-from deadunits_tb.capture.keras_layers import (
+from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras.layers import (
     ACTIVATIONS,
     CONVOLUTIONS,
     DEPTHWISE,

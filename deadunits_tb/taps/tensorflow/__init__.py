@@ -1,0 +1,1 @@
+"""Reductions and weights of TensorFlow, for Keras and for loops of one's own."""
