@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from deadunits_tb import __version__
-from deadunits_tb.errors import DeadUnitsError
+from deadunits_tb.errors import DeadUnitsError, InvalidArgumentError
 
 
 class _Failure(click.ClickException):
@@ -58,6 +58,102 @@ def report(logdir: str, pattern: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("logdir")
+@click.option("--max-dead", metavar="SHARE", help="Most dead units, such as 5%.")
+@click.option("--max-dying", metavar="SHARE", help="Most dying units.")
+@click.option(
+    "--max",
+    "others",
+    metavar="STATE=SHARE",
+    multiple=True,
+    help="Most units in a state, or in the groups alarm and flagged.",
+)
+@click.option(
+    "--per", type=click.Choice(["layer", "run"]), default="layer", show_default=True, help="What a limit is on."
+)
+@click.option("--at", type=click.Choice(["last", "any"]), default="last", show_default=True, help="At which record.")
+@click.option("--run", "pattern", metavar="REGEX", help="Only runs in whose name this is found.")
+@click.option("--layer", "layers", metavar="REGEX", help="Only layers in whose name this is found.")
+@click.option("--baseline", metavar="LOGDIR", help="No more alarms and flagged units than there.")
+@click.option("--tolerance", metavar="SHARE", default="0%", help="By how much the baseline may be surpassed.")
+@click.option("--allow-unknown", is_flag=True, help="What cannot be told counts as within limits.")
+@click.option(
+    "--format", type=click.Choice(["text", "json", "junit"]), default="text", show_default=True, help="Of the answer."
+)
+@click.option("-o", "--output", type=click.Path(path_type=pathlib.Path, dir_okay=False), help="Where to write it.")
+@click.pass_context
+def check(
+    ctx: click.Context,
+    logdir: str,
+    max_dead: str | None,
+    max_dying: str | None,
+    others: tuple[str, ...],
+    per: Literal["layer", "run"],
+    at: Literal["last", "any"],
+    pattern: str | None,
+    layers: str | None,
+    baseline: str | None,
+    tolerance: str,
+    allow_unknown: bool,
+    format: str,
+    output: pathlib.Path | None,
+) -> None:
+    """Fail where the runs in LOGDIR go beyond limits.
+
+    Exit status 0 within limits, 1 beyond them, 2 where it cannot be told. Without limits no finding may be an alarm.
+    """
+    from deadunits_tb.gate import answers, limits
+    from deadunits_tb.gate import check as gate
+
+    terms = gate.Terms(
+        limits=limits.parse_limits(max_dead, max_dying, others),
+        scope=per,
+        at=at,
+        layers=layers,
+        baseline=baseline,
+        tolerance=limits.parse_share(tolerance),
+    )
+    outcomes = gate.check(logdir, terms, pattern=pattern)
+    if format == "text" and output is None:
+        answers.print_answers(outcomes)
+    else:
+        text = answers.written(outcomes, format, allow_unknown=allow_unknown)
+        if output is None:
+            click.echo(text)
+        else:
+            _write(output, text)
+    ctx.exit(gate.exit_code(outcomes, allow_unknown=allow_unknown))
+
+
+@main.command()
+@click.argument("logdir")
+@click.option("--format", type=click.Choice(["csv", "json", "parquet"]), required=True)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=pathlib.Path, dir_okay=False), required=True, help="The file."
+)
+@click.option("--run", "pattern", metavar="REGEX", help="Only runs in whose name this is found.")
+@click.option(
+    "--records",
+    type=click.Choice(["last", "all"]),
+    default="last",
+    show_default=True,
+    help="Which records of each layer.",
+)
+def export(
+    logdir: str,
+    format: Literal["csv", "json", "parquet"],
+    output: pathlib.Path,
+    pattern: str | None,
+    records: Literal["last", "all"],
+) -> None:
+    """Write the states and statistics of all units in LOGDIR as a table."""
+    from deadunits_tb.gate.export import export as write_table
+
+    rows = write_table(logdir, output, format=format, pattern=pattern, records=records)
+    click.echo(f"{rows:,} rows written to {output}", err=True)
+
+
+@main.command()
 @click.option(
     "--logdir",
     type=click.Path(path_type=pathlib.Path, file_okay=False),
@@ -72,3 +168,10 @@ def demo(logdir: pathlib.Path, no_serve: bool, port: int | None) -> None:
     from deadunits_tb import demo as networks
 
     networks.run(logdir, serve_after=not no_serve, port=port)
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot write {str(path)!r}: {error.strerror}") from error
