@@ -60,7 +60,11 @@ class Layout:
 
 def unpack(layout: Layout, vector: npt.NDArray[np.floating]) -> StepObservation:
     """Make an observation of a step's vector. A layer that saw no example is absent."""
-    fields = layout.split(vector)
+    return observation(layout, layout.split(vector))
+
+
+def observation(layout: Layout, fields: Mapping[str, Vector]) -> StepObservation:
+    """Make an observation of a step's fields, as :meth:`Layout.split` or a merge of several gives them."""
     skipped = bool(fields.get("skipped", np.zeros(1))[0])
     scale = SQUARE_SCALE * float(fields.get("scale", np.ones(1))[0])
     layers: dict[str, Observation] = {}
@@ -84,25 +88,37 @@ def learning_rate(layout: Layout, vector: npt.NDArray[np.floating]) -> float | N
     return None if rate is None else float(rate[0])
 
 
-def _observed(layout: Layout, fields: dict[str, Vector], tap: int, scale: float, skipped: bool) -> Observation | None:
-    of = {name.partition(":")[2]: values for name, values in fields.items() if name.startswith(f"{tap}:")}
-    examples = round(float(of["examples"][0]))
-    positions = round(float(of["positions"][0])) if "positions" in of else examples * round(float(of["each"][0]))
-    if not examples or not positions:
+def of_tap(fields: Mapping[str, Vector], tap: int) -> dict[str, Vector]:
+    """The fields of one tap, by their names without its number."""
+    start = f"{tap}:"
+    return {name[len(start) :]: values for name, values in fields.items() if name.startswith(start)}
+
+
+def positions(of: Mapping[str, Vector]) -> Vector:
+    """How many positions a tap saw, a whole number, ``[1]``."""
+    return np.rint(of["positions"] if "positions" in of else of["examples"] * of["each"])
+
+
+def _observed(
+    layout: Layout, fields: Mapping[str, Vector], tap: int, scale: float, skipped: bool
+) -> Observation | None:
+    of = of_tap(fields, tap)
+    examples, count = round(float(of["examples"][0])), round(float(positions(of)[0]))
+    if not examples or not count:
         return None
     shift, squares, relu_like = of["shift"], of["squares"], tap in layout.relu_like
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are data
         # ReLU-like sums are of the outputs themselves, which need one pass over them less. Where no output differs
         # from the first, the mean is that output and not what rounding makes of it.
-        apart = np.where(squares == 0, 0.0, of["sum"] - positions * shift if relu_like else of["sum"])
+        apart = np.where(squares == 0, 0.0, of["sum"] - count * shift if relu_like else of["sum"])
         gradient = of.get("gradient")
         return Observation(
             examples=examples,
-            positions=positions,
+            positions=count,
             fired_examples=of["fired_examples"],
             fired_positions=of["fired_positions"],
-            mean=shift + apart / positions,
-            squares=np.maximum(squares - apart * apart / positions, 0),
+            mean=shift + apart / count,
+            squares=np.maximum(squares - apart * apart / count, 0),
             sum_abs=of.get("sum_abs", of["sum"]),
             min=of["min"],
             max=of["max"],
@@ -111,7 +127,7 @@ def _observed(layout: Layout, fields: dict[str, Vector], tap: int, scale: float,
         )
 
 
-def _weights(fields: dict[str, Vector], call: Call, skipped: bool) -> WeightObservation | None:
+def _weights(fields: Mapping[str, Vector], call: Call, skipped: bool) -> WeightObservation | None:
     norm_in, change = fields.get(f"{call.layer}:norm_in"), fields.get(f"{call.layer}:change")
     gradient = fields.get(f"{call.layer}:weight_gradient")
     if norm_in is None or not fields.get("looked", np.ones(1))[0]:
