@@ -26,6 +26,37 @@ STAMP = STATIC / "sources.sha256"
 NO_SOURCE = re.compile(r"^(node_modules|tests|dev|scripts)/|^biome.json$|\.test\.|\.md$|(^|/)\.")
 NODE_MINIMUM = (20, 19)  # what Vite 8 asks for
 
+# One framework each, and what is needed beside it to be watched. The versions that are tested: requirements/dev.txt.
+FRAMEWORKS = {
+    "tensorflow": ["tensorflow>=2.18", "keras>=3.5"],
+    "torch": ["torch>=2.2"],
+    "jax": ["jax>=0.4.30"],
+    "lightning": ["torch>=2.2", "lightning>=2.2"],
+    "transformers": ["torch>=2.2", "transformers>=4.46", "accelerate>=0.34"],
+}
+EXTRAS = {
+    **FRAMEWORKS,
+    "demo": ["tensorflow>=2.18", "keras>=3.5", "scikit-learn>=1.4"],
+    "dev": [
+        *sorted({requirement for requirements in FRAMEWORKS.values() for requirement in requirements}),
+        "build",
+        "equinox",
+        "flax",
+        "hypothesis",
+        "mlxtend",
+        "mypy",
+        "optax",
+        "pandas",
+        "playwright",
+        "pytest",
+        "pytest-timeout",
+        "pytest-xdist",
+        "ruff",
+        "scikit-learn>=1.4",
+        "types-protobuf",
+    ],
+}
+
 
 def version() -> str:
     """The version as the package itself states it, read without importing what is not yet installed."""
@@ -155,25 +186,7 @@ setup(
         "click>=8.1",
         "rich>=13",
     ],
-    extras_require={
-        "tensorflow": ["tensorflow>=2.18", "keras>=3.5"],
-        "torch": ["torch>=2.2"],
-        "jax": ["jax>=0.4.30"],
-        "demo": ["tensorflow>=2.18", "keras>=3.5", "scikit-learn>=1.4"],
-        "dev": [
-            "build",
-            "hypothesis",
-            "mlxtend",
-            "mypy",
-            "pandas",
-            "playwright",
-            "pytest",
-            "pytest-timeout",
-            "pytest-xdist",
-            "ruff",
-            "scikit-learn>=1.4",
-        ],
-    },
+    extras_require=EXTRAS,
     entry_points={
         "console_scripts": ["deadunits = deadunits_tb.cli:main"],
         "tensorboard_plugins": ["dead_units = deadunits_tb.serving.loader:DeadUnitsLoader"],

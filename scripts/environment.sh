@@ -1,9 +1,9 @@
 # Sourced by the scripts beside it, never run. It gives them
 #
-#   environment demo|dev   a virtual environment with what requirements/<name>.txt pins and this package (editable);
-#                          sets VENV and puts its programs first on PATH
-#   frontend [--packages]  the tab's bundle, built where it is absent or stale; with --packages also what the front
-#                          end's own tests and checks need
+#   environment demo|dev|bench   a virtual environment with what requirements/<name>.txt pins and this package
+#                                (editable); sets VENV and puts its programs first on PATH
+#   frontend [--packages]        the tab's bundle, built where it is absent or stale; with --packages also what the
+#                                front end's own tests and checks need
 #
 # Both do their work once and then notice that nothing has changed. DEADUNITS_VENV puts the environment elsewhere,
 # PYTHON chooses the interpreter it is made with.
@@ -65,9 +65,17 @@ is_current() { [ -f "$VENV/.deadunits-$1" ] && [ "$(cat "$VENV/.deadunits-$1")" 
 environment() {
   export PATH="$VENV/bin:$PATH" VENV PIP_NO_INPUT=1
   fits "$VENV/bin/python" && "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
-  # What the tests need includes what the demo needs.
-  if is_current "$1" || is_current dev; then return; fi
-  say "installing what requirements/$1.txt pins (once; TensorFlow alone is 250 MB to fetch)"
+  # What the benchmarks need includes what the tests need, and that what the demo needs.
+  local name sufficient size
+  case $1 in
+    demo) sufficient="demo dev bench" size="TensorFlow alone is 250 MB to fetch" ;;
+    dev) sufficient="dev bench" size="with TensorFlow, PyTorch and JAX 1 GB to fetch" ;;
+    bench) sufficient="bench" size="with TensorFlow, PyTorch and JAX 1 GB to fetch" ;;
+  esac
+  for name in $sufficient; do
+    if is_current "$name"; then return; fi
+  done
+  say "installing what requirements/$1.txt pins (once; $size)"
   pip_install -r "$ROOT/requirements/$1.txt"
   # The bundle comes first: an editable install passes over a build that failed.
   frontend

@@ -145,3 +145,20 @@ def test_every_requirement_of_a_lock_file_is_pinned() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         for line in path.read_text(encoding="utf-8").splitlines():
             assert line.startswith(("#", " ")) or "==" in line, f"{path.name}: {line}"
+
+
+def pins(name: str) -> set[str]:
+    """``package==version`` of everything that a lock file pins, on whatever Python and system."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    return set(re.findall(r"^([\w.-]+==\S+)", text, re.MULTILINE))
+
+
+def test_lock_files_hold_no_gpu_packages() -> None:
+    for name in ("demo", "dev", "bench"):
+        assert not [pin for pin in pins(name) if re.match("nvidia|cuda|triton", pin)], name
+    assert [pin for pin in pins("dev") if pin.startswith("torch==")]
+
+
+def test_each_environment_contains_the_smaller_ones() -> None:
+    """scripts/environment.sh takes a larger one for a smaller one."""
+    assert pins("demo") <= pins("dev") <= pins("bench")

@@ -98,7 +98,8 @@ def test_the_wheel_says_what_it_needs(wheel: pathlib.Path, wheel_files: set[str]
     core = {entry.split(">")[0] for entry in headers.get_all("Requires-Dist", []) if "extra ==" not in entry}
     assert core == {"tensorboard", "numpy", "protobuf", "google-crc32c", "click", "rich"}
     assert headers["Requires-Python"] == ">=3.10"
-    assert {"tensorflow", "torch", "jax", "demo", "dev"} <= set(headers.get_all("Provides-Extra", []))
+    extras = {"tensorflow", "torch", "jax", "lightning", "transformers", "demo", "dev"}
+    assert extras <= set(headers.get_all("Provides-Extra", []))
 
 
 def test_entry_points_load() -> None:
