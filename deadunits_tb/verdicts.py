@@ -21,6 +21,9 @@ CONSTANT_POSITIONS = 8
 """A spread over fewer positions than this says nothing about constancy."""
 _BFLOAT16_STEP = 2.0**-7
 """Largest relative distance of two neighbouring bfloat16 numbers."""
+LINGERING = np.isin(np.arange(len(UnitState)), [UnitState.DORMANT, UnitState.CONSTANT, UnitState.SATURATED])
+"""``bool [states]``: told by a measured share or size alone, so one window of few examples does not end it. What ends
+the others is a fact: the unit fired, its weights moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +172,9 @@ def chance_of_loss(fired: Float, examples: Int, rate: npt.NDArray[np.float64]) -
 def confirm(found: Byte, window: Window, evidence: Evidence, memory: Memory, thresholds: Thresholds) -> Verdict:
     """Turn candidates into states.
 
-    A milder state than the present one is entered at once. A more severe one waits until enough records in a row were
-    at least as severe and cover enough examples; ``active``, ``unknown``, ``frozen`` and ``non_finite`` never wait.
+    A more severe state than the present one waits until enough records in a row were at least as severe and cover
+    enough examples. A milder one is entered at once, but waits just so where the present one is :data:`LINGERING`.
+    ``unknown``, ``frozen`` and ``non_finite`` never wait, nor does the first ``active``.
     """
     moving = np.flatnonzero(found != memory.state)  # all others stay as they are, and wait for nothing
     states, held_since = found.copy(), memory.since.copy()
@@ -196,9 +200,11 @@ def confirm(found: Byte, window: Window, evidence: Evidence, memory: Memory, thr
 def _move(found: Byte, window: Window, memory: Memory, t: Thresholds) -> Memory:
     """What some units remember after this record."""
     rank, held, waiting = SEVERITY[found], SEVERITY[memory.state], SEVERITY[memory.pending]
-    at_once = (rank <= held) | (found == UnitState.ACTIVE) | (found >= UnitState.NON_FINITE)
-    going_on = waiting > held
-    pending = np.where(going_on, BY_SEVERITY[np.minimum(waiting, rank)], found)
+    leaves = (rank < held) & LINGERING[memory.state] & (found < UnitState.NON_FINITE)
+    at_once = (~leaves & ((rank <= held) | (found == UnitState.ACTIVE))) | (found >= UnitState.NON_FINITE)
+    going_on = np.where(leaves, waiting < held, waiting > held)
+    agreed = np.where(leaves, np.maximum(waiting, rank), np.minimum(waiting, rank))  # what all of them show
+    pending = np.where(going_on, BY_SEVERITY[agreed], found)
     records = np.where(going_on, memory.pending_records + 1, 1)
     examples = np.where(going_on, memory.pending_examples + window.examples, window.examples)
     since = np.where(going_on, memory.pending_since, window.step)

@@ -14,7 +14,7 @@ from deadunits_tb.capture.reductions import observe_arrays
 from deadunits_tb.record import NEVER, Evidence, Memory, Statistics, Window, reference_code
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import SEVERITY, LayerInfo, UnitState
-from deadunits_tb.verdicts import candidates, chance_of_loss, confirm, judge, no_signal
+from deadunits_tb.verdicts import LINGERING, candidates, chance_of_loss, confirm, judge, no_signal
 
 S = UnitState
 T = Thresholds()
@@ -413,13 +413,31 @@ def states_of(found, **settings_):
 WAITING = [state for state in UnitState if state not in (S.ACTIVE, S.UNKNOWN, S.FROZEN, S.NON_FINITE, S.STAGNANT)]
 
 
-@pytest.mark.parametrize("state", WAITING)
+@pytest.mark.parametrize("state", [state for state in WAITING if not LINGERING[state]])
 def test_two_records_enter_and_one_leaves(state):
     A = S.ACTIVE
     assert states_of([A, state, A, state, state, A]) == [A, A, A, A, state, A]
     onset = 4 if state == S.DEAD else 10  # dead: since the step after its last firing
     assert walk([A, state, state, state])[-1] == (state, onset)
     assert walk([A, state, A])[-1] == (A, 0)
+
+
+@pytest.mark.parametrize("state", np.flatnonzero(LINGERING))
+def test_two_records_enter_what_is_measured_and_two_leave_it(state):
+    A, state = S.ACTIVE, UnitState(state)
+    assert states_of([A, state, state, A, state, A, A, state]) == [A, A, *[state] * 4, A, A]
+    assert walk([A, state, state, A, A])[-1] == (A, 30)
+    assert states_of([A, state, state, *[A] * 5], examples=130) == [A, A, state, state, A, A, A, A]
+    assert states_of([A, state, state, *[A] * 5], examples=100) == [A] * 8  # the first two do not cover 256 examples
+    assert states_of([A, *[state] * 3, *[A] * 5], examples=100) == [A] * 3 + [state] * 3 + [A] * 3
+    assert states_of([A, state, state, S.NON_FINITE])[-1] == S.NON_FINITE
+    assert states_of([A, state, state, S.DEAD, S.DEAD])[-2:] == [state, S.DEAD]
+
+
+def test_what_is_milder_in_all_records_is_what_is_left_for():
+    A, D, C = S.ACTIVE, S.DORMANT, S.CONSTANT
+    assert states_of([A, C, C, A, D]) == [A, A, C, C, D]
+    assert states_of([A, C, C, D, A]) == [A, A, C, C, D]
 
 
 @pytest.mark.parametrize("state", [S.NON_FINITE, S.FROZEN, S.UNKNOWN, S.ACTIVE])

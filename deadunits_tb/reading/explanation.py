@@ -12,7 +12,7 @@ from deadunits_tb.reading.phrases import count
 from deadunits_tb.record import NEVER, Evidence, Memory, Statistics, Window
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import SEVERITY, LayerInfo, UnitState
-from deadunits_tb.verdicts import candidates, judges_silence
+from deadunits_tb.verdicts import LINGERING, candidates, judges_silence
 
 __all__ = ["Explainer", "Explanation", "Number", "explain"]
 
@@ -97,7 +97,7 @@ class Explainer:
             alone = UnitState(int(self._found[unit]))
             if alone != state and not all(number.holds for number in numbers):
                 sentence, numbers = f"was found {_words(state)} at earlier records", []
-            if SEVERITY[alone] > SEVERITY[state]:
+            if SEVERITY[alone] > SEVERITY[state] or (alone != state and LINGERING[state]):
                 sentence += f"; {self._waiting(alone, unit)}"
         return Explanation(
             rule=state.label,
@@ -116,11 +116,12 @@ class Explainer:
         return max(silent, m.window.examples) if judges_silence(m.info) else m.window.examples
 
     def _waiting(self, alone: UnitState, unit: int) -> str:
-        """This record says worse than the state, and confirmation has not agreed yet."""
+        """This record says otherwise than the state, and confirmation has not agreed yet."""
         t, agreed = self._moment.thresholds, ""
         needed = max(t.confirm_records, t.stagnant_records if alone == UnitState.STAGNANT else 0)
         if self._memory is not None:
-            going_on = SEVERITY[self._memory.pending[unit]] > SEVERITY[self._memory.state[unit]]
+            held, waiting = SEVERITY[self._memory.state[unit]], SEVERITY[self._memory.pending[unit]]
+            going_on = (waiting > held) if SEVERITY[alone] > held else (waiting < held)
             agreed = f"{int(self._memory.pending_records[unit]) + 1 if going_on else 1} of "
         examples = count(t.confirm_examples, "example")
         records = f"{agreed}{count(needed, 'record')}"
