@@ -144,8 +144,8 @@ class Thresholds:
         high=200,
         unit="records",
         source="2 % flicker would otherwise give 34 transitions per unit in 1,000 records (measured)",
-        meaning="consecutive records that must agree before an alarm, a warning or sparse is entered (non_finite: one), or "
-        "saturated, constant or dormant is left",
+        meaning="consecutive records that must agree before an alarm, a warning or sparse is entered (non_finite: one)"
+        ", or saturated, constant or dormant is left",
     )
     confirm_examples: int = _threshold(
         256,

@@ -26,6 +26,8 @@ class Recipe:
     scaling: str = "standardized"
     steps: int = 400
     seed: int = 0
+    nan_at: int | None = None
+    """Step whose batch holds a NaN."""
 
 
 def pixels(scaling: str) -> Array:
@@ -58,7 +60,10 @@ def train(recipe: Recipe, log_dir: pathlib.Path, thresholds: Thresholds | None =
     with DeadUnitsWriter(log_dir, thresholds=thresholds) as writer:
         for step in range(recipe.steps):
             batch = rng.integers(0, len(images), 64)
-            x, first, second = forward(images[batch])
+            given = images[batch].copy()
+            if step == recipe.nan_at:
+                given[3, 5] = np.nan
+            x, first, second = forward(given)
             logits = second @ weights[2] + biases[2]
             logits -= logits.max(axis=1, keepdims=True)
             share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

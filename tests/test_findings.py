@@ -77,3 +77,14 @@ def test_a_loss_of_nan_is_an_explosion(tmp_path: pathlib.Path) -> None:
     assert findings
     assert findings[0].level == Level.ALARM
     assert findings[0].cause in ("exploding_gradient", "learning_rate_too_high")
+
+
+@pytest.mark.parametrize("step", [0, 40])
+def test_nan_in_the_data_is_named(step: int, tmp_path: pathlib.Path) -> None:
+    with np.errstate(all="ignore"):
+        _, findings, _ = observe(Recipe(steps=60, nan_at=step), tmp_path)
+    assert findings[0].cause == "non_finite_data"
+    assert findings[0].level == Level.ALARM
+    assert findings[0].step == step
+    assert findings[0].layers == ("first", "second")
+    assert [f for f in findings[1:] if f.level == Level.ALARM] == []

@@ -91,6 +91,12 @@ class _Case:
         first = all(self.layer.info.order <= other.info.order for other in self.run.layers.values())
         return size[1] if size and first and size[0] > self.thresholds.unscaled_inputs else None
 
+    def bad_inputs(self, until: int) -> int | None:
+        """Step of the first record, up to some step, whose inputs hold NaN or infinity; None without any."""
+        found = (r.step for r in self.run.records if r.inputs and not np.isfinite([r.inputs.mean, r.inputs.std]).all())
+        first = next(found, None)
+        return first if first is not None and first <= until else None
+
     def loss_jump(self) -> float:
         """Largest loss over the first one, 0 where it is not known."""
         losses = [r.loss for r in self.run.records if r.loss is not None]
@@ -251,6 +257,21 @@ def _non_finite(case: _Case) -> Iterator[Suspicion]:
     if not units.any():
         return
     fact = f"{_count(units)} of {case.name} have NaN or Inf in activation, gradient or weights"
+    if (bad := case.bad_inputs(case.onset(units))) is not None:
+        yield Suspicion(
+            "non_finite_data",
+            Level.ALARM,
+            case.name,
+            case.onset(units),
+            0.95,
+            (fact, f"the inputs held NaN or infinity at step {bad:,}, before any unit did or when the first did"),
+            ("explosion: what went in was not finite",),
+            (
+                "find the examples with NaN or infinity in the data and drop or impute them",
+                "check what prepares the data: a division by a standard deviation of zero, a logarithm of zero",
+            ),
+        )
+        return
     grew = 0.0
     if "gradient" in case.layer.statistics:
         gradient = np.where(np.isfinite(case.layer.statistic("gradient")), case.layer.statistic("gradient"), np.nan)
