@@ -25,6 +25,43 @@ def root() -> pathlib.Path:
     return ROOT
 
 
+FRAMEWORKS = ("keras", "tensorflow", "torch", "jax", "lightning", "transformers")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--slow``: which tests marked slow are run."""
+    parser.addoption(
+        "--slow",
+        default="",
+        metavar="FRAMEWORKS",
+        help=f"run the slow tests of these frameworks too, separated by commas: all, or of {', '.join(FRAMEWORKS)}",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a framework that does not exist: its tests would be left out without a word."""
+    unknown = set(filter(None, config.getoption("--slow").split(","))) - {"all", *FRAMEWORKS}
+    if unknown:
+        raise pytest.UsageError(f"--slow={','.join(sorted(unknown))}: there are all, {', '.join(FRAMEWORKS)}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests, but those of the frameworks asked for, and those that are named one by one.
+
+    A test belongs to the frameworks that its file is named after; without any, to all of them.
+    """
+    asked = set(filter(None, config.getoption("--slow").split(",")))
+    if "all" in asked or any("::" in argument for argument in config.args):
+        return
+
+    def is_run(item: pytest.Item) -> bool:
+        of = set(item.path.stem.split("_")) & set(FRAMEWORKS)
+        return item.get_closest_marker("slow") is None or bool(asked & (of or asked))
+
+    config.hook.pytest_deselected(items=[item for item in items if not is_run(item)])
+    items[:] = filter(is_run, items)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly, next to pytest's own summary, what else did not pass or did not run."""
     failed = os.environ.get("DEADUNITS_FAILED", "").split()

@@ -57,7 +57,6 @@ def observe(writer: DeadUnitsWriter, steps: range, layer: str = "hidden") -> Non
         writer.observe(step, layer, values, gradients=values)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("load_fast", ["true", "false"])
 def test_a_log_directory_that_fills(load_fast: str, tmp_path: pathlib.Path) -> None:
     flags = (f"--load_fast={load_fast}", "--reload_interval=1", f"--path_prefix={PREFIX}")
