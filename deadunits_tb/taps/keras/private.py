@@ -88,7 +88,7 @@ def build(model: keras.Model, batch: Any) -> None:
 
 def mask_of(tensor: Any) -> Any:
     """The padding mask that Keras attached to a tensor, None without."""
-    return getattr(tensor, "_keras_mask", None)
+    return _source().backend.get_keras_mask(tensor)
 
 
 def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:

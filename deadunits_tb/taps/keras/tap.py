@@ -34,7 +34,7 @@ from deadunits_tb.units import RELU_LIKE, LayerInfo, Witness
 
 
 class ObservedStep(Protocol):
-    """A backend's training step with taps. TensorFlow has one; JAX and torch are to come."""
+    """A backend's training step with taps."""
 
     traces: list[StepTrace]
     failure: Exception | None
@@ -88,33 +88,50 @@ def observed_step(
         compiled: Whether big reductions are worth compiling.
 
     Raises:
-        InvalidArgumentError: There is none for it yet.
+        InvalidArgumentError: There is none for it.
     """
-    check_backend()
-    from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
-
-    return TensorFlowStep(model, survey, outgoing, thresholds, compiled=compiled)
+    made: ObservedStep = _step_class()(model, survey, outgoing, thresholds, compiled=compiled)
+    return made
 
 
 def check_backend() -> None:
     """Find out whether there are taps for the backend that Keras runs on.
 
     Raises:
-        InvalidArgumentError: There are none yet.
+        InvalidArgumentError: There are none.
+        MissingDependencyError: This version of the backend cannot be watched.
     """
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise InvalidArgumentError(
-            f"DeadUnitsCallback works with Keras on TensorFlow, and Keras runs on {backend!r}: set the environment "
-            "variable KERAS_BACKEND to tensorflow, or write arrays with DeadUnitsWriter"
-        )
+    _step_class()
+    if keras.backend.backend() == "jax":
+        from deadunits_tb.taps.jax.private import check_version
+
+        check_version()
 
 
 def backend_facts() -> tuple[str, dict[str, str]]:
     """Name of the framework, and the versions of its packages."""
-    from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
+    step = _step_class()
+    return step.framework, {"keras": keras.__version__, **step.versions}
 
-    return TensorFlowStep.framework, {"keras": keras.__version__, **TensorFlowStep.versions}
+
+def _step_class() -> Any:
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
+
+        return TensorFlowStep
+    if backend == "jax":
+        from deadunits_tb.taps.keras.jax import JaxStep
+
+        return JaxStep
+    if backend == "torch":
+        from deadunits_tb.taps.keras.torch import TorchStep
+
+        return TorchStep
+    raise InvalidArgumentError(
+        f"DeadUnitsCallback works with Keras on TensorFlow, JAX and PyTorch, and Keras runs on {backend!r}: set the "
+        "environment variable KERAS_BACKEND to one of them, or write arrays with DeadUnitsWriter"
+    )
 
 
 class UnitTap:

@@ -1,0 +1,359 @@
+"""The observed step of Keras on JAX: a second train function, made from the model's own ``train_step``.
+
+While the step is traced, what is reduced belongs to the step's own computation, outside of the differentiation that
+Keras or the user's own ``train_step`` does in it: primals are taken from the pairs that are differentiated, and
+gradients where the rule of an identity is given them on the way back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from deadunits_tb.capture.activation_functions import output_limits
+from deadunits_tb.capture.observation import WeightObservation
+from deadunits_tb.taps.columns import Columns
+from deadunits_tb.taps.jax.private import carried, trace_of_now
+from deadunits_tb.taps.jax.reductions import activation_sums, square_sums, value_summary
+from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
+from deadunits_tb.taps.keras.jax_weights import WeightWatch
+from deadunits_tb.taps.keras.layers import Survey, Weights
+from deadunits_tb.taps.keras.packing import layout_of, tap_fields
+from deadunits_tb.taps.packed import Layout
+from deadunits_tb.thresholds import Thresholds
+from deadunits_tb.units import BOUNDED, RELU_LIKE
+
+KEY = "dead_units/step"
+"""Under which the numbers leave the step among the logs; taken out before ``fit`` sees them."""
+_FUNCTIONS = (
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "swish", "mish", "glu", "sigmoid"),
+    *("hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "tanh", "softplus", "soft_sign", "squareplus"),
+    *("log_sigmoid", "softmax", "log_softmax"),
+)
+
+State = Sequence[Any]
+"""As Keras hands it from step to step: values of trainable, other, optimizer and metric variables."""
+
+
+class JaxStep:
+    """Runs a model's training steps with taps.
+
+    Made for one model; :meth:`make` for each train function of it.
+
+    Args:
+        model: Built and compiled.
+        survey: Its layers.
+        outgoing: Layer to the weights that take in its units, where all are known.
+        thresholds: Those that act while writing are used.
+    """
+
+    framework = "keras/jax"
+    versions: ClassVar[Mapping[str, str]] = {"jax": jax.__version__}
+    functions: ClassVar[Sequence[tuple[ModuleType, str]]] = [
+        (module, name) for module in (jax.nn, jnp) for name in _FUNCTIONS if hasattr(module, name)
+    ]
+    only = False
+    """Random numbers have no hidden state: all train functions draw the same."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        survey: Survey,
+        outgoing: Mapping[str, tuple[Weights, ...]],
+        thresholds: Thresholds,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        if keras.config.is_nnx_enabled():
+            raise NotImplementedError(
+                "Keras models that are Flax NNX modules (KERAS_NNX_ENABLED) cannot be watched yet"
+            )
+        self._model = model
+        self._survey = survey
+        self._thresholds = thresholds
+        self._follower = Follower(model, survey, self)
+        self._order = {unit_layer.name: at for at, unit_layer in enumerate(survey.watched)}
+        self._scales = jnp.full(len(survey.watched), -1.0)
+        self.weights = WeightWatch(
+            {unit_layer.name: _columns(unit_layer.incoming) for unit_layer in survey.watched},
+            {name: _columns(weights) for name, weights in outgoing.items()},
+        )
+        self.weight_methods = self.weights.methods
+        """Layer to how changes of its weights are measured."""
+        self._looks = True
+        self._look = {look: jnp.asarray(look) for look in (True, False)}
+        self._function: Callable[[State, Any], tuple[Any, State]] | None = None
+        self._plain: Callable[[State, Any], tuple[Any, State]] | None = None
+        self._tracing = False
+        self._trace: Any = None
+        self._step_scales: Any = None
+        self._layouts: list[Layout] = []
+        self.traces: list[StepTrace] = []
+        """What was found when the step was traced, once per trace; eagerly, of the latest step."""
+        self.failure: Exception | None = None
+        """Why an observation failed; the step itself has gone its way."""
+
+    def make(self) -> None:
+        """Build the second train function; the model keeps the one that it has."""
+        self._plain = self._model.train_function
+        try:
+            with replaced([(self._model, "train_step", self._wrap(self._model.train_step))]):
+                self._model.make_train_function(force=True)
+                self._function = self._model.train_function
+        finally:
+            vars(self._model)["train_function"] = self._plain
+
+    def __call__(self, state: State, iterator: Iterator[Any]) -> tuple[Any, Any]:
+        """Run a step, or several where Keras is told to.
+
+        Returns:
+            What the train function returns, and the numbers on the device; None where the observation failed.
+        """
+        assert self._function is not None and self._plain is not None
+        kept = self.weights.keep(self._values(state)) if self._looks else None
+        batches = _Batches(iterator, (self._scales, self._look[self._looks]))
+        try:
+            logs, after = self._function(state, batches)
+        except Exception as error:
+            if not self._tracing or len(batches.taken) != 1:
+                raise  # what has begun to run has taken the buffers of the state over
+            self._tracing, self.failure = False, self.failure or error
+        else:
+            if not isinstance(logs, dict) or KEY not in logs:
+                return (logs, after), None
+            logs = dict(logs)
+            vector = logs.pop(KEY)
+            return (logs, after), (vector, None if kept is None else self.weights.compare(kept, self._values(after)))
+        # Nothing has run yet. If it was not our taps that could not be traced, the user's own error comes again.
+        return self._plain(state, iter(batches.taken)), None
+
+    def begin(self) -> None:
+        """Nothing: the first weights are those in the state that the first observed step is given."""
+
+    def look_at_weights(self, look: bool) -> None:
+        """Whether the next observed step looks at the weights."""
+        self._looks = look
+
+    def since_first(self) -> dict[str, WeightObservation]:
+        """Of the weights after the latest step that looked at them."""
+        return self.weights.since_first()
+
+    def set_scales(self, scales: Mapping[str, float | None]) -> None:
+        """Root mean square of each layer's activations at the previous record."""
+        values = np.full(len(self._order), -1, np.float32)
+        for name, scale in scales.items():
+            if name in self._order and scale is not None:
+                values[self._order[name]] = scale
+        self._scales = jnp.asarray(values)
+
+    def fetch(self, numbers: Any) -> tuple[Layout, npt.NDArray[np.floating]]:
+        """Wait for a step's numbers. The first one says which trace they come from."""
+        vector = np.asarray(numbers[0])
+        layout, parts = self._layouts[int(vector[0])], [vector[1:]]
+        if numbers[1] is None:
+            return layout, parts[0]
+        weights = self.weights.fetch(numbers[1])
+        sizes = {**layout.sizes, **{name: len(values) for name, values in weights.items()}}
+        return Layout(sizes, layout.calls, layout.relu_like), np.concatenate([*parts, *weights.values()])
+
+    # What following needs
+
+    def belongs(self, tensor: Any, graph: object) -> bool:
+        """Whether a value is one of the step's own computation, or a pair whose primal is."""
+        return carried(tensor, graph) is not None
+
+    def gradient_tap(self, tensor: Any, arrived: Callable[[Any], None]) -> Any:
+        """An identity that sees the gradient on its way back."""
+
+        @jax.custom_vjp
+        def identity(value: Any) -> Any:
+            return value
+
+        def back(_: None, gradient: Any) -> tuple[Any]:
+            arrived(gradient)
+            return (gradient,)
+
+        identity.defvjp(lambda value: (value, None), back)
+        return identity(tensor)
+
+    def reduce_gradient(self, gradient: Any, tap: Tap) -> Any:
+        """``[units]``: sum of squares over positions."""
+        return square_sums(gradient, tap.axes, tap.mask)
+
+    def reduce_activation(self, output: Any, tap: Tap) -> Any:
+        """Sums by name, each ``[units]``."""
+        limits = (-math.inf, math.inf)
+        if tap.function in BOUNDED:
+            limits = output_limits(tap.function, self._thresholds.saturated_derivative)
+        return activation_sums(
+            carried(output, self._trace),
+            tap.axes,
+            tap.mask,
+            relu_like=tap.function in RELU_LIKE,
+            limits=limits,
+            scale=self._step_scales[self._order[tap.layer.name]],
+            fired_scale=self._thresholds.fired_scale,
+        )
+
+    # The step itself
+
+    def _wrap(self, original: Callable[[State, Any], tuple[Any, State]]) -> Callable[[State, Any], tuple[Any, State]]:
+        def train_step(state: State, batch: Any) -> tuple[Any, State]:
+            data, (scales, look) = batch
+            self._tracing = True
+            step = StepTrace(trace_of_now())
+            self._trace, self._step_scales = step.graph, scales
+            before: dict[str, Any] = {}
+            gradients: dict[int, Any] = {}
+            with step.guard():
+                before = self._before(state)
+            with self._follower.following(step), self._gradients(step, gradients):
+                logs, after = original(state, data)
+            if step.failure is None:
+                with step.guard():
+                    self._follower.finish(step)
+                    looked = self._looked(data, gradients, look)
+                    fields = before | self._after(step, before, logs, after) | looked
+                    logs = {**logs, KEY: self._pack(step, fields)}
+            self.failure = self.failure or step.failure
+            if step.graph is None:
+                self.traces.clear()
+            self.traces.append(step)
+            self._tracing = False
+            return logs, after
+
+        return train_step
+
+    def _before(self, state: State) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        optimizer = self._model.optimizer
+        if optimizer is None:
+            return fields
+        now = {id(variable): value for variable, value in zip(optimizer.variables, state[2], strict=True)}
+        source = keras_private.learning_rate_source(optimizer)
+        if isinstance(source, keras.optimizers.schedules.LearningRateSchedule):
+            fields["learning_rate"] = source(now[id(optimizer.iterations)])
+        elif isinstance(source, keras.Variable):  # a function of the user's may count its calls: it is not called
+            fields["learning_rate"] = now[id(source)]
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            fields["scale"] = now[id(optimizer.dynamic_scale)]
+            fields["skipped"] = now[id(optimizer.iterations)]
+        elif optimizer.loss_scale_factor is not None:
+            fields["scale"] = jnp.float32(optimizer.loss_scale_factor)
+        return fields
+
+    def _after(self, step: StepTrace, before: Mapping[str, Any], logs: Any, after: State) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        loss = carried(step.loss if step.loss is not None else logs.get("loss"), step.graph)
+        if loss is not None and loss.ndim == 0:
+            fields["loss"] = loss
+        if "skipped" in before:  # a loss scaler that skips a step does not count it
+            optimizer = self._model.optimizer
+            now = {id(variable): value for variable, value in zip(optimizer.variables, after[2], strict=True)}
+            fields["skipped"] = now[id(optimizer.iterations)] == before["skipped"]
+        return fields
+
+    def _looked(self, data: Any, gradients: Mapping[int, Any], look: Any) -> dict[str, Any]:
+        """What is looked at in steps that become records only."""
+        inputs = data[0] if isinstance(data, (list, tuple)) and data else data
+        numbers = [array for array in keras.tree.flatten(inputs) if self._is_numeric(array)]
+
+        def work(numbers: list[Any], gradients: Mapping[int, Any]) -> dict[str, Any]:
+            seen = {"inputs": value_summary(numbers)} if numbers else {}
+            return seen | self.weights.gradients(gradients)
+
+        if trace_of_now() is None:
+            return {"looked": self._looks, **(work(numbers, gradients) if self._looks else {})}
+        shapes = jax.eval_shape(work, numbers, gradients)
+
+        def nothing(*_: Any) -> Any:
+            return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+
+        found: dict[str, Any] = jax.lax.cond(look, work, nothing, numbers, gradients)
+        return {"looked": look, **found}
+
+    def _is_numeric(self, array: Any) -> bool:
+        if not isinstance(array, (jax.Array, np.ndarray)):
+            return False
+        # Where there are embeddings whole numbers are names of tokens, elsewhere perhaps pixels.
+        whole = jnp.issubdtype(array.dtype, jnp.integer) and not self._survey.tokens
+        return bool(jnp.issubdtype(array.dtype, jnp.floating) or whole)
+
+    @contextlib.contextmanager
+    def _gradients(self, step: StepTrace, gradients: dict[int, Any]) -> Iterator[None]:
+        """Look at the gradients that optimizers are given: the model's own, and others that a GAN may have."""
+        held = [self._model.optimizer, *vars(self._model).values()]
+        optimizers = {id(one): one for one in held if isinstance(one, keras.optimizers.Optimizer)}.values()
+
+        def wrapped(optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
+            original = optimizer.stateless_apply
+
+            def stateless_apply(optimizer_variables: Any, grads: Any, trainable_variables: Any) -> Any:
+                with step.guard():
+                    for variable, gradient in zip(keras_private.optimizer_variables(optimizer), grads, strict=False):
+                        value = carried(gradient, step.graph)
+                        if value is not None:
+                            gradients[id(variable)] = value
+                return original(optimizer_variables, grads, trainable_variables)
+
+            return stateless_apply
+
+        with replaced([(optimizer, "stateless_apply", wrapped(optimizer)) for optimizer in optimizers]):
+            yield
+
+    def _pack(self, step: StepTrace, fields: dict[str, Any]) -> Any:
+        """Everything as one vector, headed by the number of its layout."""
+        flat = {
+            name: jnp.ravel(jnp.asarray(values)).astype(jnp.float32)
+            for name, values in {**fields, **tap_fields(step)}.items()
+        }
+        layout = layout_of(step, {name: int(values.size) for name, values in flat.items()})
+        if layout not in self._layouts:
+            self._layouts.append(layout)
+        number = jnp.full(1, self._layouts.index(layout), jnp.float32)
+        return jnp.concatenate([number, *flat.values()])
+
+    def _values(self, state: State) -> dict[int, Any]:
+        """``id`` of each variable of the model to its value in a state."""
+        variables = (*self._model.trainable_variables, *self._model.non_trainable_variables)
+        values = (*state[0], *state[1])
+        return {id(variable): value for variable, value in zip(variables, values, strict=True)}
+
+
+class _Batches:
+    """The batches of one call, each with what the observed step needs besides.
+
+    Args:
+        iterator: Of the batches.
+        extras: What the step needs.
+    """
+
+    def __init__(self, iterator: Iterator[Any], extras: Any) -> None:
+        self._iterator = iterator
+        self._extras = extras
+        self.taken: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        batch = next(self._iterator)
+        self.taken.append(batch)
+        return batch, self._extras
+
+
+def _columns(incoming: tuple[Weights, ...]) -> list[tuple[int, Columns]]:
+    return [
+        (id(weights.variable), Columns(tuple(weights.variable.shape), weights.axes, weights.groups))
+        for weights in incoming
+    ]
