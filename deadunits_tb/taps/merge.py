@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -17,15 +18,20 @@ Fields = dict[str, Vector]
 _SUMS = ("examples", "fired_examples", "fired_positions", "saturated", "sum_abs", "gradient")
 
 
-def merge_vectors(layout: Layout, vectors: npt.NDArray[np.floating], *, loss: Loss) -> Fields:
-    """Merge what the replicas packed in one step: :func:`merge_fields` of the rows.
+def merge_vectors(layout: Layout, vectors: npt.NDArray[np.floating], *, loss: Loss) -> tuple[Layout, Vector]:
+    """Merge what the replicas packed in one step: :func:`merge_fields` of the rows, packed again.
 
     Args:
         layout: Of every row.
         vectors: ``[replicas, numbers]``.
         loss: As there.
+
+    Returns:
+        What the merged vector's numbers mean, and the vector in float64.
     """
-    return merge_fields(layout, [layout.split(vector) for vector in vectors], loss=loss)
+    fields = merge_fields(layout, [layout.split(vector) for vector in vectors], loss=loss)
+    sizes = {name: len(values) for name, values in fields.items()}
+    return replace(layout, sizes=sizes), np.concatenate(list(fields.values()))
 
 
 def merge_fields(layout: Layout, replicas: Sequence[Fields], *, loss: Loss) -> Fields:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deadunits_tb.taps.merge import merge_fields, merge_vectors
-from deadunits_tb.taps.packed import SQUARE_SCALE, Call, Layout, observation
+from deadunits_tb.taps.packed import SQUARE_SCALE, Call, Layout, observation, unpack
 
 UNITS = 3
 
@@ -84,7 +84,7 @@ def test_replicas_that_padded_to_different_lengths():
         parts.append(fields | {"0:each": np.array([float(length)])})
     found = layout(parts[0], False)
     rows = np.stack([np.concatenate(list(fields.values())) for fields in parts])
-    layer = observation(found, merge_vectors(found, rows, loss="sum")).layers["layer"]
+    layer = unpack(*merge_vectors(found, rows, loss="sum")).layers["layer"]
     assert (layer.examples, layer.positions) == (6, 26)
 
 

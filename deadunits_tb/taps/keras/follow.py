@@ -176,13 +176,25 @@ class Follower:
         self._backend = backend
         self._watched = {id(unit_layer.layer): unit_layer for unit_layer in survey.watched}
         self._local = threading.local()
+        self._installed = False
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Wrap once what several replicas call in the body, each following a step of its own in its own thread."""
+        self._installed = True
+        try:
+            with replaced(self._wrappers()):
+                yield
+        finally:
+            self._installed = False
 
     @contextlib.contextmanager
     def following(self, step: StepTrace) -> Iterator[None]:
-        """Follow what the body calls."""
+        """Follow what the body calls in this thread."""
         with contextlib.ExitStack() as stack:
             with step.guard():
-                stack.enter_context(replaced(self._wrappers()))
+                if not self._installed:
+                    stack.enter_context(replaced(self._wrappers()))
             self._local.step = step
             try:
                 yield
