@@ -55,7 +55,7 @@ def activation_sums(
     scale: Any,
     fired_scale: float,
     batched: bool = True,
-    shift: Any = None,
+    earlier: tuple[Any, Any] | None = None,
     axis_name: AxisNames | None = None,
 ) -> Sums:
     """Reduce the outputs of an activation function.
@@ -69,14 +69,14 @@ def activation_sums(
         scale: Root mean square at the previous record, negative if there is none. Unused for ReLU-like functions.
         fired_scale: Share of it beyond which a unit has fired.
         batched: As :func:`rows_of_units` takes it.
-        shift: ``[units]`` to take distances from; None for the unit's first output.
+        earlier: Examples that were reduced before, and their shift, which is used again, so that the sums add up.
         axis_name: Of axes of ``vmap``, ``pmap`` or ``shard_map`` that hold other examples of the same batch.
 
     Returns:
-        In float32: ``examples`` and ``positions`` (numbers), ``shift``, ``sum`` (ReLU-like: of the outputs; otherwise
-        of their distances from the shift), ``squares`` (of the distances from the shift), ``min``, ``max``,
-        ``fired_positions``, ``fired_examples``, and where they say more ``sum_abs`` and ``saturated``. Of no position
-        at all the smallest output is infinite and the largest minus infinite.
+        In float32: ``examples`` and ``positions`` (numbers), ``shift`` (the unit's first output), ``sum`` (ReLU-like:
+        of the outputs; otherwise of their distances from the shift), ``squares`` (of the distances from the shift),
+        ``min``, ``max``, ``fired_positions``, ``fired_examples``, and where they say more ``sum_abs`` and
+        ``saturated``. Of no position at all the smallest output is infinite and the largest minus infinite.
     """
     rows, real = rows_of_units(lax.stop_gradient(values), axes, mask, batched=batched)
     add, least, most = _over(lax.psum, axis_name), _over(lax.pmin, axis_name), _over(lax.pmax, axis_name)
@@ -85,8 +85,9 @@ def activation_sums(
         return add(_where(real, each, 0).sum(1).sum(0))
 
     sums = {name: add(number) for name, number in _counts(rows, real).items()}
-    if shift is None:
-        shift = _first(rows, real, most)
+    shift = _first(rows, real, most)
+    if earlier is not None:
+        shift = jnp.where(earlier[0] > 0, earlier[1], shift)
     smallest, largest = (
         _where(real, rows, math.inf).min(1, initial=math.inf),
         _where(real, rows, -math.inf).max(1, initial=-math.inf),
