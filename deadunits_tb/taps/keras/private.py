@@ -115,6 +115,36 @@ def graph_calls(graph: Any) -> Iterator[tuple[Any, list[Any], list[Any]]]:
                 yield operation, list(node.arguments.keras_tensors), list(node.outputs)
 
 
+def replicas_kept(key: str, strategy: Any) -> tuple[Any, str, Any]:
+    """Keep one entry of the logs as it is on each replica, side by side, where Keras would take the mean of them.
+
+    Args:
+        key: Of the logs.
+        strategy: Of ``tf.distribute``, under which a train function is traced or runs.
+
+    Returns:
+        Module, name in it, and what to put there meanwhile.
+    """
+    trainer = _source().backend.tensorflow.trainer
+    original = trainer.reduce_per_replica
+
+    def reduce_per_replica(values: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(values, dict) or key not in values:
+            return original(values, *args, **kwargs)
+        rest = {name: value for name, value in values.items() if name != key}
+        each = strategy.experimental_local_results(values[key])
+        return {**original(rest, *args, **kwargs), key: keras.ops.stack(each)}
+
+    return trainer, "reduce_per_replica", reduce_per_replica
+
+
+def training_mode() -> bool | None:
+    """Whether the layer that is being called is in training mode; None where nobody said."""
+    context = _source().backend.common.global_state.get_global_attribute("current_call_ctx")
+    mode = None if context is None else context.get_value("training")
+    return mode if isinstance(mode, bool) else None
+
+
 def fit_callbacks(frame: Any) -> keras.callbacks.CallbackList | None:
     """The callback list of the ``fit`` that calls us, which lives as long as that call."""
     while frame is not None:

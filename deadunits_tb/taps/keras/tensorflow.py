@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
@@ -18,7 +19,9 @@ from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights
+from deadunits_tb.taps.merge import merge_vectors
 from deadunits_tb.taps.packed import Call, Layout
+from deadunits_tb.taps.tensorflow.distributed import check_strategy, shared_scale, summed_gradients
 from deadunits_tb.taps.tensorflow.reductions import Reductions, only_if, rows_of_units, value_summary, zeros_like
 from deadunits_tb.taps.tensorflow.weights import Columns, WeightWatch
 from deadunits_tb.thresholds import Thresholds
@@ -60,14 +63,15 @@ class TensorFlowStep:
         *,
         compiled: bool = False,
     ) -> None:
-        replicas = model.distribute_strategy.num_replicas_in_sync
-        if replicas > 1:
-            raise NotImplementedError(f"training on {replicas} replicas at once cannot be watched yet")
+        check_strategy(model.distribute_strategy, several_workers=False)
+        self._strategy = model.distribute_strategy
+        self._replicas = int(self._strategy.num_replicas_in_sync)
+        self._running = threading.local()
         self._model = model
         self._survey = survey
         self._thresholds = thresholds
         self._follower = Follower(model, survey, self)
-        self._reductions = Reductions(compiled=compiled)
+        self._reductions = Reductions(compiled=compiled and self._replicas == 1)
         self._order = {unit_layer.name: at for at, unit_layer in enumerate(survey.watched)}
         # Of ours, not the model's: nothing of this is saved, counted or initialized with the model.
         self._scales = tf.Variable(np.full(len(survey.watched), -1, np.float32), trainable=False, name="dead_units")
@@ -106,7 +110,11 @@ class TensorFlowStep:
             The logs, and the numbers on the device; None where the observation failed.
         """
         assert self._function is not None
-        logs = self._function(iterator)
+        if self._replicas == 1:
+            logs = self._function(iterator)
+        else:
+            with self._on_all_replicas():
+                logs = self._function(iterator)
         if not isinstance(logs, dict) or KEY not in logs:
             return logs, None
         logs = dict(logs)
@@ -137,7 +145,12 @@ class TensorFlowStep:
     def fetch(self, packed: Any) -> tuple[Layout, npt.NDArray[np.floating]]:
         """Wait for a step's numbers. The first one says which trace they come from."""
         vector = np.asarray(packed)
-        return self._layouts[int(vector[0])], vector[1:]
+        if vector.ndim == 1:
+            return self._layouts[int(vector[0])], vector[1:]
+        numbers = {int(number) for number in vector[:, 0]}
+        if len(numbers) > 1:
+            raise ValueError("the replicas of one step did not call the same layers")
+        return merge_vectors(self._layouts[numbers.pop()], vector[:, 1:], loss="sum")
 
     # What following needs
 
@@ -170,11 +183,16 @@ class TensorFlowStep:
         if tap.function in BOUNDED:
             limits = output_limits(tap.function, self._thresholds.saturated_derivative)
         with tf.name_scope("dead_units"):
+            rows, mask = rows_of_units(output, tap.axes, tap.mask)
+            scale = self._scales[self._order[tap.layer.name]]
+            if self._replicas > 1 and tap.function not in RELU_LIKE:
+                scale = shared_scale(scale, rows, mask)
             return self._reductions.activation_sums(
-                *rows_of_units(output, tap.axes, tap.mask),
+                rows,
+                mask,
                 relu_like=tap.function in RELU_LIKE,
                 limits=limits,
-                scale=self._scales[self._order[tap.layer.name]],
+                scale=scale,
                 fired_scale=self._thresholds.fired_scale,
             )
 
@@ -183,6 +201,8 @@ class TensorFlowStep:
     def _wrap(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def train_step(data: Any) -> Any:
             step = StepTrace(None if tf.executing_eagerly() else tf.compat.v1.get_default_graph())
+            if self.failure is not None:
+                return original(data)
             before: dict[str, Any] = {}
             gradients: dict[str, Any] = {}
             weights: dict[str, list[Any]] = {}
@@ -209,10 +229,11 @@ class TensorFlowStep:
         return train_step
 
     def _whether_to_look(self) -> Any:
-        if tf.executing_eagerly():
+        if tf.executing_eagerly() and self._replicas == 1:
             return self._looks
         # XLA knows no branches that give tensors of different shapes; but what it compiles costs less anyway.
-        return True if self._model.jit_compile else self._look.read_value()
+        # Nor do replicas talk to each other inside of a branch.
+        return True if self._model.jit_compile or self._replicas > 1 else self._look.read_value()
 
     def _before(self, data: Any, look: Any) -> dict[str, Any]:
         fields: dict[str, Any] = {}
@@ -253,32 +274,58 @@ class TensorFlowStep:
 
     @contextlib.contextmanager
     def _gradients(self, step: StepTrace, norms: dict[str, Any], look: Any) -> Iterator[None]:
-        """Look at the gradients that optimizers are given: the model's own, and others that a GAN may have."""
-        held = [self._model.optimizer, *vars(self._model).values()]
-        optimizers = {id(one): one for one in held if isinstance(one, keras.optimizers.Optimizer)}.values()
+        """Look at the gradients that optimizers are given."""
+        with contextlib.ExitStack() as stack:
+            if self._replicas == 1:
+                stack.enter_context(replaced(self._optimizers_wrapped()))
+            self._running.now = step, norms, look
+            try:
+                yield
+            finally:
+                self._running.now = None
 
-        def wrapped(optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
-            original = optimizer.apply
-
-            def apply(grads: Any, trainable_variables: Any = None) -> Any:
-                grads = list(grads)
-                trainable_variables = None if trainable_variables is None else list(trainable_variables)
-                if step.failure is None:
-                    with step.guard(), tf.name_scope("dead_units"):
-                        variables = trainable_variables or keras_private.optimizer_variables(optimizer)
-                        gradients = {
-                            id(getattr(variable, "value", variable)): gradient
-                            for variable, gradient in zip(variables, grads, strict=False)
-                            if gradient is not None and self.belongs(gradient, step.graph)
-                        }
-                        norms.update(self.weights.gradients(gradients, look))
-                        grads = _after_that(list(norms.values()), grads)
-                return original(grads, trainable_variables)
-
-            return apply
-
-        with replaced([(optimizer, "apply", wrapped(optimizer)) for optimizer in optimizers]):
+    @contextlib.contextmanager
+    def _on_all_replicas(self) -> Iterator[None]:
+        """Replicas run in threads that take turns: what they all call is wrapped once, around all of them."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._follower.installed())
+                stack.enter_context(replaced(self._optimizers_wrapped()))
+                stack.enter_context(replaced([keras_private.replicas_kept(KEY, self._strategy)]))
+            except Exception as error:
+                stack.close()
+                self.failure = self.failure or error
             yield
+
+    def _optimizers_wrapped(self) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+        """The model's own optimizer, and others that a GAN may have."""
+        held = [self._model.optimizer, *vars(self._model).values()]
+        for optimizer in {id(one): one for one in held if isinstance(one, keras.optimizers.Optimizer)}.values():
+            yield optimizer, "apply", self._wrap_apply(optimizer)
+
+    def _wrap_apply(self, optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
+        original = optimizer.apply
+
+        def apply(grads: Any, trainable_variables: Any = None) -> Any:
+            now = getattr(self._running, "now", None)
+            if now is None or now[0].failure is not None:
+                return original(grads, trainable_variables)
+            step, norms, look = now
+            grads = list(grads)
+            trainable_variables = None if trainable_variables is None else list(trainable_variables)
+            with step.guard(), tf.name_scope("dead_units"):
+                variables = trainable_variables or keras_private.optimizer_variables(optimizer)
+                gradients = {
+                    id(getattr(variable, "value", variable)): gradient
+                    for variable, gradient in zip(variables, grads, strict=False)
+                    if gradient is not None and self.belongs(gradient, step.graph)
+                }
+                gradients = gradients if self._replicas == 1 else summed_gradients(gradients)
+                norms.update(self.weights.gradients(gradients, look))
+                grads = _after_that(list(norms.values()), grads)
+            return original(grads, trainable_variables)
+
+        return apply
 
     def _pack(self, step: StepTrace, fields: dict[str, Any]) -> Any:
         """Everything as one vector, headed by the number of its layout."""
