@@ -52,6 +52,32 @@ def test_files_that_are_named_exist(page: pathlib.Path) -> None:
         assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
+def tests_of(path: pathlib.Path) -> set[str]:
+    """The names of a file's tests, those in classes with the class before them."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        inside = [(f"{node.name}::", child) for child in node.body] if isinstance(node, ast.ClassDef) else [("", node)]
+        found |= {prefix + child.name for prefix, child in inside if isinstance(child, ast.FunctionDef)}
+    return {name for name in found if name.rpartition("::")[2].startswith("test_")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_tests_that_are_named_exist(page: pathlib.Path) -> None:
+    for name, test in re.findall(r"\b(tests/[\w/]+\.py)::([\w:]+)", page.read_text(encoding="utf-8")):
+        assert (ROOT / name).is_file(), f"{page.name} names {name}"
+        assert test in tests_of(ROOT / name), f"{page.name} names {name}::{test}"
+
+
+def test_each_claim_about_capture_names_its_test() -> None:
+    """In docs/capture.md, a table with a column ``test`` has one in each of its rows."""
+    tables = re.findall(r"(?:^\|.*\n)+", (ROOT / "docs" / "capture.md").read_text("utf-8"), re.MULTILINE)
+    for heading, _, *rows in (table.splitlines() for table in tables):
+        columns = [cell.strip() for cell in heading.strip("|").split("|")]
+        for row in rows if "test" in columns else []:
+            cell = row.strip("|").split("|")[columns.index("test")]
+            assert re.search(r"tests/[\w/]+\.py::test_\w+", cell), f"no test backs this row: {row}"
+
+
 def commands() -> dict[str, click.Command]:
     from deadunits_tb.cli import main
 

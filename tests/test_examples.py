@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import json
+import os
 import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
@@ -11,6 +17,51 @@ import pytest
 
 import deadunits_tb
 from deadunits_tb.units import UnitState
+
+EXAMPLES = sorted((pathlib.Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
+KERAS_BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """The packages that a file imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.partition(".")[0] for name in names}
+
+
+def runs() -> Iterator[object]:
+    """Each example; those of Keras, which name no other framework, on each of its backends."""
+    for path in EXAMPLES:
+        packages = imported(path)
+        if "keras" in packages and not packages & set(KERAS_BACKENDS):
+            for backend in KERAS_BACKENDS:
+                yield pytest.param(path, packages | {backend}, backend, id=f"{path.stem}-{backend}")
+        else:
+            yield pytest.param(path, packages, "tensorflow", id=path.stem)
+
+
+@pytest.mark.parametrize(("path", "packages", "backend"), list(runs()))
+def test_an_example_runs(path: pathlib.Path, packages: set[str], backend: str, tmp_path: pathlib.Path) -> None:
+    missing = {name for name in packages if importlib.util.find_spec(name) is None}
+    if missing and not os.environ.get("CI"):
+        pytest.skip(f"{', '.join(sorted(missing))} not installed here")
+    # Without network: what an example learns from comes with a package.
+    environment = {**os.environ, "KERAS_BACKEND": backend, "HF_HUB_OFFLINE": "1"}
+    program = subprocess.run(
+        [sys.executable, path, tmp_path], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert program.returncode == 0, program.stdout + program.stderr
+    assert "MonitorWarning" not in program.stderr, program.stderr
+
+    command = [sys.executable, "-m", "deadunits_tb", "report", tmp_path, "--json"]
+    report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert report["runs"], "an example logs into the directory that it is given"
+    for run in report["runs"]:
+        assert run["records"] > 0
+        assert run["errors"] == []
+        assert all(layer["units"] > 0 for layer in run["layers"])
+        assert run["layers"], run["skipped"]
 
 
 def example(root: pathlib.Path, name: str) -> ModuleType:
