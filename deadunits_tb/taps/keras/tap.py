@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from statistics import median
 from time import perf_counter
 from typing import Any, Literal, Protocol
 
@@ -25,6 +23,7 @@ from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.taps import packed
+from deadunits_tb.taps.costs import StepCosts
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.consumers import Outgoing, outgoing_weights
 from deadunits_tb.taps.keras.follow import StepTrace, Trail
@@ -372,38 +371,6 @@ class UnitTap:
             tokens=self._survey.tokens and not trail.layer.convolution and len(shape) - len(axes) > 1,
             weight_delta=observed.weight_methods.get(name, "none"),
         )
-
-
-class StepCosts:
-    """What observing adds to a step, from the durations of observed and other steps.
-
-    The difference of two medians, as single steps vary by more than what is added.
-    """
-
-    def __init__(self) -> None:
-        self._plain: deque[float] = deque(maxlen=32)
-        self._observed: deque[float] = deque(maxlen=32)
-
-    def plain(self, seconds: float) -> None:
-        """Note a step without taps."""
-        self._plain.append(seconds)
-
-    def observed(self, seconds: float, *, traced: bool) -> float:
-        """Note an observed step; returns what observing added to it, in seconds.
-
-        Args:
-            seconds: Its duration.
-            traced: Whether it was traced and compiled for this; then all of it was added.
-        """
-        if traced:
-            return seconds
-        self._observed.append(seconds)
-        if len(self._plain) < 3:  # all steps are observed: nothing to compare with, so what is usual (docs/capture.md)
-            return _USUAL_SHARE * seconds
-        return max(0.0, median(self._observed) - median(self._plain))
-
-
-_USUAL_SHARE = 0.1
 
 
 def _with_weights(observation: StepObservation, weights: Mapping[str, WeightObservation]) -> StepObservation:
