@@ -143,6 +143,13 @@ class StepTrace:
         known = self._tags.get(id(tensor))
         return known[1] if known is not None and known[0] is tensor else []
 
+    def forget_tensors(self) -> None:
+        """Let go of what was only needed while the step ran."""
+        self._tags.clear()
+        self.masks.clear()
+        for trail in self.trails:
+            trail.tap.mask = None
+
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
         """Run our own work: what fails there fails the observation, never the step."""

@@ -26,9 +26,9 @@ from deadunits_tb.taps.jax.private import carried, trace_of_now
 from deadunits_tb.taps.jax.reductions import activation_sums, square_sums, value_summary
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
-from deadunits_tb.taps.keras.jax_weights import WeightWatch
 from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.keras.packing import layout_of, tap_fields
+from deadunits_tb.taps.keras.weights import SIGNS, WeightWatch, columns_of
 from deadunits_tb.taps.packed import Layout
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE
@@ -85,8 +85,9 @@ class JaxStep:
         self._order = {unit_layer.name: at for at, unit_layer in enumerate(survey.watched)}
         self._scales = jnp.full(len(survey.watched), -1.0)
         self.weights = WeightWatch(
-            {unit_layer.name: _columns(unit_layer.incoming) for unit_layer in survey.watched},
-            {name: _columns(weights) for name, weights in outgoing.items()},
+            {unit_layer.name: columns_of(unit_layer.incoming) for unit_layer in survey.watched},
+            {name: columns_of(weights) for name, weights in outgoing.items()},
+            _JaxDevice(),
         )
         self.weight_methods = self.weights.methods
         """Layer to how changes of its weights are measured."""
@@ -119,7 +120,8 @@ class JaxStep:
         Returns:
             What the train function returns, and the numbers on the device; None where the observation failed.
         """
-        assert self._function is not None and self._plain is not None
+        assert self._function is not None
+        assert self._plain is not None
         kept = self.weights.keep(self._values(state)) if self._looks else None
         batches = _Batches(iterator, (self._scales, self._look[self._looks]))
         try:
@@ -352,8 +354,31 @@ class _Batches:
         return batch, self._extras
 
 
-def _columns(incoming: tuple[Weights, ...]) -> list[tuple[int, Columns]]:
-    return [
-        (id(weights.variable), Columns(tuple(weights.variable.shape), weights.axes, weights.groups))
-        for weights in incoming
-    ]
+class _JaxDevice:
+    """Arrays of JAX."""
+
+    def copy(self, value: Any) -> Any:
+        return jnp.array(value, copy=True)  # the step is given the buffer, and overwrites it
+
+    def matrix(self, columns: Columns, value: Any) -> Any:
+        return jnp.transpose(value, columns.order).astype(jnp.float32).reshape(columns.rows, columns.units)
+
+    def project(self, matrix: Any) -> list[Any]:
+        rows = matrix.shape[0]
+        signs, odd = jax.random.split(jax.random.key(20))  # the same signs each time, without keeping them
+        sums = jax.random.rademacher(signs, (SIGNS, rows), jnp.float32) @ matrix
+        odd = jax.random.bits(odd, (rows, 1), jnp.uint32) | 1
+        digest = jnp.sum(jax.lax.bitcast_convert_type(matrix, jnp.uint32) * odd, 0, dtype=jnp.uint32)
+        return [sums, digest, jnp.sqrt(jnp.sum(jnp.square(matrix), 0))]
+
+    def where(self, condition: Any, one: Any, other: Any) -> Any:
+        return jnp.where(condition, one, other)
+
+    def concatenate(self, vectors: list[Any]) -> Any:
+        return jnp.concatenate([jnp.zeros(0), *vectors])
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(function)
+
+    def numpy(self, vector: Any) -> npt.NDArray[np.floating]:
+        return np.asarray(vector)
