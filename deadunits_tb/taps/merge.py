@@ -92,3 +92,35 @@ def _merged_tap(parts: list[Fields], relu_like: bool) -> Fields:
             squares += part["squares"] + 2 * d * apart + n * d * d
             total += part["sum"] if relu_like else apart + n * d
     return merged | {"shift": shift, "sum": total, "squares": np.maximum(squares, 0)}
+
+
+def join(parts: Sequence[tuple[Layout, Vector]], more: Fields) -> tuple[Layout, Vector]:
+    """Put together what several functions of one step packed, as if one had: a loop may call a model in several.
+
+    Args:
+        parts: Of one step, in the order of the calls.
+        more: Fields of the step as a whole.
+
+    Returns:
+        What the numbers mean, and the numbers in float64.
+    """
+    fields: Fields = {}
+    calls: list[packed.Call] = []
+    relu_like: set[int] = set()
+    for layout, vector in parts:
+        first = len({name.partition(":")[0] for name in fields if name.partition(":")[0].isdigit()})
+        for name, values in layout.split(vector).items():
+            tap, colon, kind = name.partition(":")
+            if colon and tap.isdigit():
+                fields[f"{first + int(tap)}:{kind}"] = values
+            elif name == "inputs" and name in fields:
+                fields[name] = np.concatenate([fields[name], values])
+            elif name == "skipped" and name in fields:
+                fields[name] = np.maximum(fields[name], values)
+            else:
+                fields[name] = values
+        calls += [replace(call, tap=first + call.tap) for call in layout.calls]
+        relu_like |= {first + tap for tap in layout.relu_like}
+    fields |= more
+    sizes = {name: len(values) for name, values in fields.items()}
+    return Layout(sizes, tuple(calls), frozenset(relu_like)), np.concatenate([np.zeros(0), *fields.values()])

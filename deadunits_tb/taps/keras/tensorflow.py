@@ -50,6 +50,8 @@ class TensorFlowStep:
 
     framework = "keras/tensorflow"
     versions: ClassVar[Mapping[str, str]] = {"tensorflow": tf.__version__}
+    several_workers: ClassVar[bool] = False
+    """Whether workers on several machines may train together."""
     functions: ClassVar[Sequence[tuple[ModuleType, str]]] = [
         (module, name) for module in (tf.nn, tf.math, tf) for name in _FUNCTIONS if hasattr(module, name)
     ]
@@ -63,7 +65,7 @@ class TensorFlowStep:
         *,
         compiled: bool = False,
     ) -> None:
-        check_strategy(model.distribute_strategy, several_workers=False)
+        check_strategy(model.distribute_strategy, several_workers=self.several_workers)
         self._strategy = model.distribute_strategy
         self._replicas = int(self._strategy.num_replicas_in_sync)
         self._running = threading.local()
@@ -78,7 +80,7 @@ class TensorFlowStep:
         self.weights = WeightWatch(
             {unit_layer.name: _columns(unit_layer.incoming) for unit_layer in survey.watched},
             {name: _columns(weights) for name, weights in outgoing.items()},
-            xla=bool(model.jit_compile),
+            xla=self._is_compiled(),
         )
         self.weight_methods = self.weights.methods
         """Layer to how changes of its weights are measured."""
@@ -233,7 +235,11 @@ class TensorFlowStep:
             return self._looks
         # XLA knows no branches that give tensors of different shapes; but what it compiles costs less anyway.
         # Nor do replicas talk to each other inside of a branch.
-        return True if self._model.jit_compile or self._replicas > 1 else self._look.read_value()
+        return True if self._is_compiled() or self._replicas > 1 else self._look.read_value()
+
+    def _is_compiled(self) -> bool:
+        """Whether XLA compiles the whole step."""
+        return bool(self._model.jit_compile)
 
     def _before(self, data: Any, look: Any) -> dict[str, Any]:
         fields: dict[str, Any] = {}
