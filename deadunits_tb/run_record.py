@@ -49,6 +49,31 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Something that was done to units of a layer.
+
+    Attributes:
+        step: The last training step before it.
+        kind: ``"revived"``; later versions may add others.
+        layer: The layer's name.
+        count: How many units.
+        units: Their indices, ascending; the first :data:`EVENT_UNITS` where there are more.
+        policy: What decided, in words.
+    """
+
+    step: int
+    kind: str
+    layer: str
+    count: int
+    units: tuple[int, ...]
+    policy: str = ""
+
+
+EVENT_UNITS = 1024
+"""Units that an event names at most."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """Facts of a run at one record: small, so that an overview needs nothing else.
 
@@ -70,6 +95,7 @@ class RunRecord:
         errors: Messages of the monitor so far, each once.
         skipped: Layers that are not observed.
         counts: Layer to ``[states]`` units in each state, by wire code.
+        events: What was done to units since the previous record, and right after this one.
     """
 
     step: int
@@ -89,3 +115,4 @@ class RunRecord:
     errors: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    events: tuple[RunEvent, ...] = ()

@@ -19,7 +19,7 @@ from deadunits_tb import codec
 from deadunits_tb.codec.classes import find_classes
 from deadunits_tb.errors import FormatError
 from deadunits_tb.record import Evidence, LayerRecord, Memory, Statistics, Window, round_bfloat16
-from deadunits_tb.run_record import InputSummary, RunRecord, Skipped
+from deadunits_tb.run_record import EVENT_UNITS, InputSummary, RunEvent, RunRecord, Skipped
 from deadunits_tb.units import STATISTICS, UnitState
 
 LOW, HIGH = -(2**63), 2**63 - 1
@@ -163,6 +163,9 @@ def test_statistics_of_another_type_or_shape_are_refused(tensor):
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 optional = st.none() | st.floats()
+events = st.builds(
+    RunEvent, st.integers(-1, HIGH), names, names, counts, st.lists(counts, max_size=5).map(tuple), names
+)
 run_records = st.builds(
     RunRecord,
     step=counts,
@@ -182,6 +185,7 @@ run_records = st.builds(
     errors=st.lists(names, max_size=3).map(tuple),
     skipped=st.lists(st.builds(Skipped, names, names), max_size=3).map(tuple),
     counts=st.dictionaries(names, st.lists(counts, min_size=12, max_size=12).map(tuple), max_size=4),
+    events=st.lists(events, max_size=3).map(tuple),
 )
 
 
@@ -271,6 +275,12 @@ def test_a_bomb_is_not_unpacked(decode):
         ({"counts": [[0, [1] * 12]]}, "counts"),
         ({"counts": [[None, [1] * 12]]}, "counts"),
         ({"counts": 5}, "'counts' is 5"),
+        ({"events": [{"step": 1}]}, "kind"),
+        ({"events": [["revived"]]}, "an object"),
+        (
+            {"events": [{"step": 1, "kind": "revived", "layer": "a", "count": 1, "units": [0] * (EVENT_UNITS + 1)}]},
+            "an event names 1,025 units",
+        ),
     ],
 )
 def test_a_run_record_with_a_wrong_value_is_refused(changes, reason):

@@ -17,7 +17,7 @@ from deadunits_tb import codec, metadata
 from deadunits_tb.codec import StatesBlock
 from deadunits_tb.metadata import RECORD_BLOCK, UNIT_BLOCK, TagInfo
 from deadunits_tb.record import Evidence, LayerRecord, Memory, Window
-from deadunits_tb.run_record import InputSummary, RunInfo, RunRecord
+from deadunits_tb.run_record import EVENT_UNITS, InputSummary, RunEvent, RunInfo, RunRecord
 from deadunits_tb.units import LayerInfo, UnitState
 from test_codec import layer_records
 
@@ -142,6 +142,14 @@ def test_the_second_reader_reads_a_file(tmp_path):
             assert numbers == record.statistics.values.ravel().tolist()
 
 
+def test_the_second_reader_reads_events():
+    event = RunEvent(7, "revived", "dense", 2, (0, 5), "dead units")
+    summary = json.loads(zlib.decompress(codec.encode_run(RunRecord(9, 2.0, 3, 4, 5, events=(event,)))))
+    (read,) = summary["events"]
+    assert read == {**dataclasses.asdict(event), "units": [0, 5]}
+    assert "events" not in json.loads(zlib.decompress(codec.encode_run(RunRecord(9, 2.0, 3, 4, 5))))
+
+
 def example_record() -> LayerRecord:
     """The one that the page describes in words."""
 
@@ -170,7 +178,7 @@ def test_the_example_says_what_its_bytes_mean():
     assert block.memory.since.tolist() == [10, 10, 90, 10]
 
 
-@pytest.mark.parametrize("kind", [LayerInfo, RunInfo, RunRecord, InputSummary, Window, Evidence, Memory])
+@pytest.mark.parametrize("kind", [LayerInfo, RunInfo, RunRecord, RunEvent, InputSummary, Window, Evidence, Memory])
 def test_every_field_is_described(kind):
     described = " ".join(re.findall(r"`[^`]*`", PAGE))
     for field in dataclasses.fields(kind):
@@ -186,9 +194,10 @@ def test_every_key_that_is_written_is_described():
         TagInfo("states", layer, 0, 5),
         TagInfo("statistics", layer, 0, 5, 0, ("mean",)),
     ]
-    run_record = RunRecord(1, 2.0, 3, 4, 5)
+    run_record = RunRecord(1, 2.0, 3, 4, 5, events=(RunEvent(1, "revived", "dense", 1, (3,), "dead"),))
     written = [json.loads(metadata.make(meta).plugin_data.content) for meta in metas]
     written += [written[0]["run"], written[1]["layer"], json.loads(zlib.decompress(codec.encode_run(run_record)))]
+    written += written[-1]["events"]
     for values in written:
         for key in values:
             assert f"`{key}`" in PAGE, f"docs/format.md does not describe {key}"
@@ -200,4 +209,5 @@ def test_numbers_and_names_on_the_page_are_those_of_the_code():
     assert f"{UNIT_BLOCK:,} units" in PAGE
     assert f"at most {RECORD_BLOCK} records" in PAGE
     assert f"{metadata.MAX_UNITS:,}" in PAGE
+    assert f"the first {EVENT_UNITS:,} of them" in PAGE
     assert f'plugin_name = "{metadata.PLUGIN_NAME}"' in PAGE

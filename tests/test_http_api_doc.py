@@ -20,7 +20,7 @@ KEYED_BY_DATA = {
     "optimizer", "versions", "presets", "presets[]",
 }  # fmt: skip
 """Objects whose keys are names of states, statistics or thresholds, not words of the API."""
-MAY_BE_EMPTY = {"errors", "skipped", "notes", "findings", "thresholds", "ruled_out", "optimizer", "presets[]"}
+MAY_BE_EMPTY = {"errors", "skipped", "notes", "findings", "thresholds", "ruled_out", "optimizer", "presets[]", "revivals"}
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_the_object_has_the_keys_that_are_promised(log_dir: pathlib.Path) -> Non
     for run in found["runs"]:
         assert list(run) == [
             "run", "first_step", "last_step", "records", "records_written", "framework", "thresholds", "overhead",
-            "errors", "skipped", "layers", "findings",
+            "errors", "skipped", "layers", "findings", "revivals",
         ]  # fmt: skip
         for layer in run["layers"]:
             assert list(layer) == ["layer", "kind", "role", "units", "activation_function", "states", "flagged"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -183,6 +183,30 @@ class LayerAccumulator:
         self._scale = scale if np.isfinite(scale) else self._scale
         self._clear()
         return LayerRecord(self.info.name, window, statistics, evidence, memory, verdict.states, verdict.since)
+
+    def revived(self, units: Int, step: int) -> None:
+        """Begin anew for units that were just given new weights: what they showed before says nothing of them.
+
+        Their revival counts as their last firing, so units that stay silent are silent since then, and need all the
+        evidence again. The open window is dropped: close it first if it is to count.
+
+        Args:
+            units: Their indices.
+            step: The last training step before.
+        """
+        before = self._evidence
+        counters = {spec.name: getattr(before, spec.name).copy() for spec in fields(Evidence)}
+        for name, counter in counters.items():
+            counter[units] = step if name == "last_active_step" else 0
+        self._evidence = Evidence(**counters)
+        self._reference.forget(units)
+        if self._memory is not None:
+            unknown = Memory.none(self.info.units, step)
+            columns = {spec.name: getattr(self._memory, spec.name).copy() for spec in fields(Memory)}
+            for name, column in columns.items():
+                column[units] = getattr(unknown, name)[units]
+            self._memory = Memory(**columns)
+        self._clear()
 
     def _advance(self, step: int, observation: Observation) -> None:
         before, n = self._evidence, observation.examples

@@ -25,7 +25,7 @@ from deadunits_tb.capture.run_window import RunWindow
 from deadunits_tb.capture.schedule import MOST_RECORDS, ObservationSchedule, RecordSchedule
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.record import NEVER, LayerRecord
-from deadunits_tb.run_record import RunInfo, RunRecord, Skipped
+from deadunits_tb.run_record import EVENT_UNITS, RunEvent, RunInfo, RunRecord, Skipped
 from deadunits_tb.units import LayerInfo, count_states
 
 __all__ = ["LearningRate", "Monitor", "MonitorWarning"]
@@ -110,6 +110,7 @@ class Monitor:
         self._layers = RunLayers(run.thresholds, dataset_examples)
         self._skipped: dict[str, Skipped] = {}
         self._errors: list[str] = []
+        self._events: list[RunEvent] = []
         self._failures_said = 0
         self._pending: list[tuple[int, Deferred]] = []
         self._window = RunWindow()
@@ -136,6 +137,7 @@ class Monitor:
     def add_layer(self, info: LayerInfo) -> None:
         """Make a layer known before its first observation, or correct what is said of it."""
         self._layers.add_layer(info)
+        self._skipped.pop(info.name, None)  # it was not called before
 
     def skip(self, layer: str, reason: str) -> None:
         """Note, once, that a layer is not observed, and why in one sentence."""
@@ -176,6 +178,31 @@ class Monitor:
             self._record(step)
         self._schedule.observed(step, examples=examples, seconds=seconds + perf_counter() - began)
 
+    @_guarded
+    def revived(self, layer: str, units: Sequence[int], *, step: int | None = None, policy: str = "") -> None:
+        """Learn that units were given new weights: they are judged anew, and the log has an event.
+
+        What was observed before belongs to the units as they were: it is fetched, and becomes a record of its own where
+        it is enough for one.
+
+        Args:
+            layer: Of the units.
+            units: Their indices.
+            step: The last training step before it; None for the last one observed.
+            policy: What decided, in words.
+        """
+        self._fetch()
+        room = self._records.records < MOST_RECORDS - 1
+        if self._window.examples and room and self._records.enough(self._window.examples):
+            self._record(self._last_step)
+        indices = np.unique(np.asarray(units, np.int64))
+        at = self._last_step if step is None else max(int(step), self._last_step)
+        self._layers.window(layer).revived(indices, at)
+        named = tuple(indices[:EVENT_UNITS].tolist())
+        self._events.append(RunEvent(at, "revived", layer, len(indices), named, policy))
+        if self._last_run_record is not None:
+            self._write_again()
+
     def time(self, observed: bool, seconds: float) -> None:
         """Note the duration of a whole training step, the tap's own work in it included."""
         self._schedule.trained(observed=observed, seconds=seconds)
@@ -190,7 +217,7 @@ class Monitor:
         self._errors.append(message)
         say(f"deadunits_tb stopped monitoring and training goes on. {message}")
         with contextlib.suppress(Exception):  # what failed may fail again
-            self._record_errors()
+            self._write_again()
 
     def flush(self) -> None:
         """Fetch what waits, and wait until the records made so far are in the file."""
@@ -312,15 +339,22 @@ class Monitor:
             errors=self.errors,
             skipped=self.skipped,
             counts=dict(self._layers.counts),
+            events=self._new_events(),
         )
 
-    def _record_errors(self) -> None:
-        """Write the last run record again, with the errors: readers take the last of a step."""
+    def _new_events(self) -> tuple[RunEvent, ...]:
+        events, self._events = tuple(self._events), []
+        return events
+
+    def _write_again(self) -> None:
+        """Write the last run record with what happened since then: readers take the last of a step."""
         last = self._last_run_record
         if last is None:
             step = max(self._last_step, self._initial_step)
             last = RunRecord(step, wall_clock(), examples=0, observations=0, optimizer_steps=0, records_written=0)
-        self._recorder.write(replace(last, errors=self.errors, skipped=self.skipped), (), self._layers.infos)
+        last = replace(last, errors=self.errors, skipped=self.skipped, events=(*last.events, *self._new_events()))
+        self._last_run_record = last
+        self._recorder.write(last, (), self._layers.infos)
 
     def _say_failures(self) -> None:
         failures = self._recorder.failures

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deadunits_tb.capture.observation import Array
+from deadunits_tb.record import Int
 from deadunits_tb.thresholds import Thresholds
 
 
@@ -32,6 +33,11 @@ class ReferenceRate:
         self._recent = np.zeros(units)
         self.rate: npt.NDArray[np.float64] = np.zeros(units)
         """``[units]``: share of examples on which the unit fires when it is itself."""
+
+    def forget(self, units: Int) -> None:
+        """Let units that were just given new weights show anew what they are used to."""
+        self._recent, self.rate = self._recent.copy(), self.rate.copy()
+        self._recent[units] = self.rate[units] = 0
 
     def add(self, fired_examples: Array, examples: int, known: npt.NDArray[np.bool_]) -> None:
         """Take in one observation.

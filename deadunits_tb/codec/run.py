@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from deadunits_tb import strict_json
 from deadunits_tb.codec.compression import unpack
 from deadunits_tb.errors import FormatError
-from deadunits_tb.run_record import InputSummary, RunRecord, Skipped
+from deadunits_tb.record import NEVER
+from deadunits_tb.run_record import EVENT_UNITS, InputSummary, RunEvent, RunRecord, Skipped
 from deadunits_tb.strict_json import Fields
 from deadunits_tb.units import UnitState
 
@@ -26,7 +27,7 @@ def encode_run(record: RunRecord, layer_names: Sequence[str] = ()) -> bytes:
     """
     number = {name: place for place, name in enumerate(layer_names)}
     inputs, loss = record.inputs, record.loss
-    values = {
+    values: dict[str, object] = {
         "step": int(record.step),
         "wall_time": float(record.wall_time),
         "examples": int(record.examples),
@@ -45,6 +46,18 @@ def encode_run(record: RunRecord, layer_names: Sequence[str] = ()) -> bytes:
         "skipped": [[skipped.layer, skipped.reason] for skipped in record.skipped],
         "counts": [[number.get(name, name), [int(n) for n in counts]] for name, counts in record.counts.items()],
     }
+    if record.events:  # few runs have any
+        values["events"] = [
+            {
+                "step": int(event.step),
+                "kind": event.kind,
+                "layer": event.layer,
+                "count": int(event.count),
+                "units": [int(unit) for unit in event.units],
+                "policy": event.policy,
+            }
+            for event in record.events
+        ]
     # By default the tables that zlib has to clear cost many times what so few bytes cost to compress.
     packer = zlib.compressobj(6, zlib.DEFLATED, wbits=12, memLevel=5)
     return packer.compress(strict_json.dumps(values)) + packer.flush()
@@ -81,6 +94,7 @@ def decode_run(data: bytes, layer_names: Sequence[str] = ()) -> RunRecord:
         errors=fields.texts("errors"),
         skipped=tuple(Skipped(*_items(pair, 2, "skipped").texts("")) for pair in fields.array("skipped", [])),
         counts=dict(_layer_counts(pair, layer_names) for pair in fields.array("counts", [])),
+        events=tuple(_event(values) for values in fields.objects("events")),
     )
 
 
@@ -107,3 +121,17 @@ def _layer_counts(pair: object, layer_names: Sequence[str]) -> tuple[str, tuple[
     field = Fields({"": layer}, "a summary: counts")
     name = field.text("") if isinstance(layer, str) else layer_names[field.whole("", high=len(layer_names) - 1)]
     return name, _items(counts, len(UnitState), "counts").wholes("")
+
+
+def _event(values: Fields) -> RunEvent:
+    units = values.wholes("units")
+    if len(units) > EVENT_UNITS:
+        raise FormatError(f"a summary: an event names {len(units):,} units, more than {EVENT_UNITS:,}")
+    return RunEvent(
+        step=values.whole("step", low=NEVER),
+        kind=values.text("kind"),
+        layer=values.text("layer"),
+        count=values.whole("count"),
+        units=units,
+        policy=values.text("policy", ""),
+    )

@@ -42,6 +42,7 @@ def rejudge(history: LayerHistory, thresholds: Thresholds) -> tuple[Byte, Int]:
             states[record], since[record] = UnitState.UNKNOWN, session
         else:
             states[record], since[record] = states[record - 1], since[record - 1]
+            memory = _begun_anew(memory, history, record)
         statistics = history.statistic_at(record)
         if statistics is not None:
             evidence = signal.recount(history.evidence(record), statistics, window.examples)
@@ -49,6 +50,16 @@ def rejudge(history: LayerHistory, thresholds: Thresholds) -> tuple[Byte, Int]:
                 verdict = judge(history.info, window, statistics, evidence, memory, thresholds)
             states[record], since[record], memory = verdict.states, verdict.since, verdict.memory
     return states, since
+
+
+def _begun_anew(memory: Memory, history: LayerHistory, record: int) -> Memory:
+    """Units that were revived before a record are judged as if it were their first: the writer remembered so."""
+    written = history.memory(record)
+    again = (written.state == UnitState.UNKNOWN) & (history.states()[record - 1] != UnitState.UNKNOWN)
+    if not again.any():
+        return memory
+    columns = (field.name for field in dataclasses.fields(Memory))
+    return Memory(**{name: np.where(again, getattr(written, name), getattr(memory, name)) for name in columns})
 
 
 class _Signal:

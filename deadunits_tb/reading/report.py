@@ -13,6 +13,7 @@ from deadunits_tb.reading.findings import Finding, find
 from deadunits_tb.reading.history import LayerHistory, RunHistory
 from deadunits_tb.reading.overview import layer_level, run_steps
 from deadunits_tb.reading.phrases import count, percent
+from deadunits_tb.reading.revivals import revivals_json
 from deadunits_tb.reading.unit_verdicts import UnitVerdict, unit_verdicts
 from deadunits_tb.record import Byte, Int
 from deadunits_tb.thresholds import Thresholds
@@ -119,6 +120,7 @@ def _run(run: RunHistory) -> dict[str, Any]:
         "skipped": [{"layer": one.layer, "reason": one.reason} for one in latest.skipped] if latest else [],
         "layers": [_layer(layer) for layer in run.layers.values()],
         "findings": [_finding(finding) for finding in written_findings(run)],
+        "revivals": revivals_json(run),
     }
 
 

@@ -15,6 +15,7 @@ from deadunits_tb.reading.history import LayerHistory, RunHistory
 from deadunits_tb.reading.overview import onset_step, run_steps
 from deadunits_tb.reading.phrases import count, listing, percent, printable
 from deadunits_tb.reading.report import flagged, headline, last_states, written_findings
+from deadunits_tb.reading.revivals import revivals
 from deadunits_tb.units import FLAGGED, SEVERITY, Level, UnitState
 
 _STYLES = {Level.ALARM: "bold red", Level.WARNING: "yellow", Level.INFORMATION: "cyan", Level.OK: "green"}
@@ -41,6 +42,8 @@ def print_run(run: RunHistory, console: Console | None = None) -> None:
             _print_line(_words(worst.state), _STYLES[worst.state.level], said, console)
     for finding in findings:
         _print_finding(finding, console)
+    for revival in revivals(run):
+        _print_line("revived", "cyan", revival.sentence, console)
     for sentence in _quality(run):
         _print_line("note", "dim", sentence, console)
     console.print()

@@ -24,6 +24,7 @@ from deadunits_tb.reading.overview import (
     strips,
 )
 from deadunits_tb.reading.report import headline
+from deadunits_tb.reading.revivals import revivals_json
 from deadunits_tb.reading.tiles import TILE_ROWS, levels_of, state_tile, statistic_tile, tiles_of
 from deadunits_tb.record import Byte
 from deadunits_tb.serving.histories import Histories
@@ -114,6 +115,7 @@ def _overview(histories: Histories, query: Query, run: RunHistory, thresholds: T
             for name, layer in run.layers.items()
         ],
         "findings": [{**dataclasses.asdict(f), "level": f.level.label} for f in findings],
+        "revivals": revivals_json(run),
     }
 
 
