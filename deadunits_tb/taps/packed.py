@@ -136,6 +136,9 @@ def _weights(fields: Mapping[str, Vector], call: Call, skipped: bool) -> WeightO
         norm_in=norm_in,
         gradient=None if gradient is None or skipped else gradient / float(fields.get("scale", np.ones(1))[0]),
         change=None if skipped else change,
+        change_since_first=fields.get(f"{call.layer}:since_first"),
+        norm_first=fields.get(f"{call.layer}:norm_first"),
+        norm_out=fields.get(f"{call.layer}:norm_out"),
     )
 
 

@@ -1,0 +1,1 @@
+"""How the statistics of units leave a training step of PyTorch."""

@@ -1,0 +1,451 @@
+"""Follow the output of each layer with weights to its activation function, in one forward pass.
+
+Both sides of the activation function are wanted: its output (did the unit fire?) and the gradient at its input (does
+it still learn?). A function mode sees every torch call of the pass, whoever makes it. The output of a layer with
+weights is tagged, and what hands units on (normalisation, dropout, pooling, casts, sums, reshapes) hands the tag on.
+The first activation function that takes in a tagged tensor ends the trail: its input gets a tensor hook *before* the
+call, so functions that work in place are safe. Tags hold weak references: an ``id`` is used again when a tensor dies.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from deadunits_tb.taps.torch import activation_calls as calls
+from deadunits_tb.taps.torch import places
+from deadunits_tb.taps.torch import private as torch_private
+from deadunits_tb.taps.torch.layers import Survey, UnitLayer, with_loose_weight
+from deadunits_tb.taps.torch.reductions import Place
+from deadunits_tb.units import Witness
+
+T = torch.Tensor
+
+
+@dataclass(eq=False, slots=True)
+class Tap:
+    """One place where units are looked at.
+
+    Attributes:
+        layer: Whose scale decides what firing is.
+        place: Of the units.
+        sums: Of the output, once it was reduced.
+        gradient: ``[units]`` sum of squares, None if none has arrived.
+        arrivals: How often a gradient has arrived.
+        scale: Of the loss when it arrived, a tensor; None if unknown or 1.
+        differentiable: Whether a gradient can arrive.
+        closed: Whether what arrives now is no longer of this step.
+    """
+
+    layer: UnitLayer
+    place: Place
+    sums: dict[str, Any] | None = None
+    gradient: Any = None
+    arrivals: int = 0
+    scale: Any = None
+    differentiable: bool = False
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """Weights that take in units.
+
+    Attributes:
+        parameter: The weights.
+        axis: Of the inputs.
+        place: How the units lie along it.
+    """
+
+    parameter: Any
+    axis: int
+    place: Place
+
+
+@dataclass(eq=False, slots=True)
+class Trail:
+    """The way of one layer's output, of one call, to its activation function.
+
+    Attributes:
+        layer: Where it began.
+        output: The layer's own output, as long as no activation function was found.
+        version: Of that tensor.
+        place: Of the units there.
+        tap: Where the units are looked at.
+        function: Name of the activation function.
+        ended: At an activation function, or seen at the output only.
+        met: Whether it was taken in by a linear map or a loss.
+        lost: Whether something that is not understood took it in before its activation function.
+        escaped: Whether something that is not understood took in its units anywhere: then not all consumers are known.
+        is_output: Whether the loss takes in the units.
+        witness: Where the gradient was taken.
+        consumers: Weights that take in the units, and how the units lie along their inputs.
+    """
+
+    layer: UnitLayer
+    output: Any
+    version: int
+    place: Place
+    tap: Tap | None = None
+    function: str | None = None
+    ended: bool = False
+    met: bool = False
+    lost: bool = False
+    escaped: bool = False
+    is_output: bool = False
+    witness: Witness = "pre_activation"
+    consumers: list[Consumer] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Passage:
+    """A trail at one tensor: where its units are there, and whether that is behind the activation function."""
+
+    trail: Trail
+    place: Place
+    behind: bool = False
+
+
+class Sink(Protocol):
+    """What following needs of the step that it serves."""
+
+    def stage(self, tensor: Any, tap: Tap) -> None:
+        """Have the gradient of a tensor reduced when it arrives. The one place where that is arranged."""
+
+    def reduce(self, output: Any, tap: Tap, function: str | None) -> None:
+        """Reduce an output."""
+
+    def add(self, trail: Trail) -> None:
+        """Take in a trail at the end of its pass."""
+
+
+class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are not read
+    """One forward pass.
+
+    Args:
+        survey: Of the model.
+        sink: Takes what is seen.
+        frame: In which the pass runs: once it has returned, nothing is followed any more. None where the pass is ended
+            for certain.
+    """
+
+    def __init__(self, survey: Survey, sink: Sink, frame: FrameType | None) -> None:
+        super().__init__()
+        self._survey = survey
+        self._sink = sink
+        self.frame = frame
+        self._tags: dict[int, tuple[weakref.ref[Any], list[Passage]]] = {}
+        self._loose: dict[int, UnitLayer] = {}
+        self._inside = 0
+        self.trails: list[Trail] = []
+        self.outputs_known = False
+        self.calls = 0
+        self.failure: Exception | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """See one call."""
+        kwargs = kwargs or {}
+        if self.failure is not None or self._inside or func in calls.LOOKS:
+            return func(*args, **kwargs)
+        self.calls += 1
+        before: Any = None
+        try:
+            seen = list(self._seen(args, kwargs)) if self._tags else []
+            if not seen and func not in _WITH_WEIGHTS:
+                return func(*args, **kwargs)
+            if self.frame is not None and not torch_private.running(self.frame):  # interrupted, and nobody said so
+                return func(*args, **kwargs)
+        except Exception as error:
+            self.failure = error
+            return func(*args, **kwargs)
+        try:
+            before = self._before(func, args, kwargs, seen)
+        except Exception as error:
+            self.failure = error
+        out = func(*args, **kwargs)
+        if self.failure is None:
+            try:
+                self._after(func, args, kwargs, seen, before, out)
+            except Exception as error:
+                self.failure = error
+        return out
+
+    def begin(self, layer: UnitLayer, output: Any) -> None:
+        """Begin a trail at a layer's output, unless one has begun there."""
+        if not _has_units(output) or self._at(output) or torch_private.in_backward():
+            return
+        axis = output.dim() - 1 if layer.axis is None else output.dim() + layer.axis
+        if axis < 0:
+            return
+        examples = layer.examples if output.dim() == 3 and axis == 2 else 0
+        place = Place(axis, int(output.shape[axis]), examples=examples)
+        trail = Trail(layer, output, output._version, place)
+        self.trails.append(trail)
+        if layer.at_output:
+            trail.tap, trail.function = Tap(layer, place), layer.function
+            trail.ended, trail.witness, trail.output = True, "output", None
+            self._sink.stage(output, trail.tap)
+            self._sink.reduce(output, trail.tap, layer.function)
+        self._tag(output, [Passage(trail, place, behind=layer.at_output)])
+
+    def module_output(self, layer: UnitLayer, output: Any) -> None:
+        """A module has given its output."""
+        if self._inside or self.failure is not None:
+            return
+        try:
+            first = output[0] if isinstance(output, tuple) else output
+            self.begin(layer, first)
+        except Exception as error:
+            self.failure = error
+
+    def enter_activation(self, args: tuple[Any, ...], function: str) -> None:
+        """A module that is an activation function is called: nothing within it is looked at."""
+        self._inside += 1
+        if self._inside > 1 or self.failure is not None or not args:
+            return
+        try:
+            self._activation = self._end_trails(args[0], self._at(args[0]), function)
+        except Exception as error:
+            self.failure = error
+
+    def leave_activation(self, output: Any) -> None:
+        """It has given its output."""
+        self._inside -= 1
+        if self._inside or self.failure is not None:
+            return
+        try:
+            self._look(output, self._activation)
+        except Exception as error:
+            self.failure = error
+
+    def finish(self, outputs: Any) -> None:
+        """The pass is over: look at layers for which no activation function was found, and hand all over.
+
+        Args:
+            outputs: What the model gave, None if unknown.
+        """
+        for tensor in _tensors(outputs):
+            self.outputs_known = True
+            for passage in self._at(tensor):
+                passage.trail.is_output = not passage.trail.consumers
+                passage.trail.met = passage.trail.escaped = True
+        for trail in self.trails:
+            if not self.outputs_known and not trail.consumers and not trail.escaped:  # nothing else is left: the loss
+                trail.is_output = trail.met = True
+            if not trail.ended:
+                self._settle(trail)
+                known = trail.met and not trail.lost
+                trail.function = "linear" if trail.layer.linear or trail.is_output or known else None
+                trail.witness = "output" if trail.function is None else trail.witness
+            self._sink.add(trail)
+        self._tags.clear()
+
+    # One call
+
+    def _before(self, func: Any, args: Any, kwargs: Any, seen: list[tuple[Any, list[Passage]]]) -> Any:
+        for tensor, passages in seen:
+            first = args[0] if args else kwargs.get("input")
+            if tensor is not first:
+                continue
+            if func in calls.ACTIVATIONS and (open_ := [one for one in passages if not one.trail.ended]):
+                name = calls.activation(func, args, kwargs, tensor.dim(), open_[0].place.axis)
+                if name is not None:
+                    return self._end_trails(tensor, passages, name)
+            if _in_place(func, kwargs):
+                for passage in passages:
+                    if not passage.trail.ended and passage.trail.output is tensor:
+                        self._settle(passage.trail)
+        return [(tensor, tensor.shape) for tensor, _ in seen]
+
+    def _after(self, func: Any, args: Any, kwargs: Any, seen: Any, before: Any, out: Any) -> None:
+        if isinstance(before, _Ended):
+            self._look(out, before)
+            return
+        if func in _WITH_WEIGHTS and isinstance(out, T):
+            self._linear(func, args, kwargs, seen, out)
+            return
+        if func in calls.LOSSES:
+            for _, passages in seen:
+                for passage in passages:
+                    passage.trail.is_output = passage.trail.met = True
+            return
+        shapes = {id(tensor): tuple(shape) for tensor, shape in before or ()}
+        handed: list[Passage] = []
+        for tensor, passages in seen:
+            for passage in passages:
+                place = self._place_after(func, args, kwargs, tensor, shapes[id(tensor)], passage.place, out)
+                if place is None:
+                    _escape(passage)
+                else:
+                    handed.append(Passage(passage.trail, place, passage.behind))
+        if handed:
+            self._tag(out, self._without_self_gates(handed, out))
+
+    def _place_after(
+        self, func: Any, args: Any, kwargs: Any, tensor: Any, shape: Any, place: Place, out: Any
+    ) -> Place | None:
+        if not isinstance(out, T):
+            return None
+        first = args[0] if args else kwargs.get("input")
+        if func in calls.SUMS or func in calls.SCALINGS:
+            return places.unchanged(shape, out.shape, place)
+        if tensor is not first:
+            return None
+        if func in calls.PASSING or func in calls.ACTIVATIONS:
+            return places.unchanged(shape, out.shape, place) if len(shape) == out.dim() else None
+        if func in calls.RESHAPES:
+            return places.after_reshape(shape, out.shape, place)
+        if func in calls.PERMUTATIONS:
+            return places.after_permutation(func, args, kwargs, place)
+        if func in calls.REDUCTIONS:
+            return places.after_reduction(shape, args, kwargs, place)
+        if func is T.__getitem__ and places.simple_index(args[1]):
+            return places.after_permutation(func, args, kwargs, place)
+        return None
+
+    def _linear(self, func: Any, args: Any, kwargs: Any, seen: Any, out: Any) -> None:
+        at = 2 if func in calls.ADDED_PRODUCT else 1
+        source = args[at - 1] if len(args) >= at else kwargs.get("input")
+        weight = args[at] if len(args) > at else kwargs.get("weight", kwargs.get("other", kwargs.get("mat2")))
+        parameter = weight._base if isinstance(weight, T) and weight._base is not None else weight
+        convolution = func in calls.CONVOLUTIONS
+        product = not convolution and func is not calls.LINEAR
+        axis = 1 if func in calls.TRANSPOSED or product else 0
+        if isinstance(parameter, T) and parameter is not weight:  # x @ weight.T
+            if weight.dim() != 2 or parameter.dim() != 2:
+                parameter = None
+            elif weight.stride() != parameter.stride() or weight.shape != parameter.shape:
+                axis = 1 - axis
+        groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
+        depthwise = convolution and groups != 1
+        for tensor, passages in seen:
+            for passage in passages:
+                known = isinstance(parameter, torch.nn.Parameter) and not depthwise
+                if tensor is source and known and passage.place.axis == (1 if convolution else tensor.dim() - 1):
+                    passage.trail.met = True
+                    passage.trail.consumers.append(Consumer(parameter, 1 - axis, passage.place))
+                else:
+                    _escape(passage)
+        layer = self._survey.by_weight.get(id(parameter)) or self._loose_layer(parameter, axis, convolution)
+        if layer is not None:
+            self.begin(layer, out)
+
+    def _loose_layer(self, parameter: Any, axis: int, convolution: bool) -> UnitLayer | None:
+        found = self._survey.loose.get(id(parameter))
+        if found is None:
+            return None
+        if id(parameter) not in self._loose:
+            self._loose[id(parameter)] = with_loose_weight(found, parameter, axis, convolution)
+        return self._loose[id(parameter)]
+
+    # Trails
+
+    def _end_trails(self, tensor: Any, passages: list[Passage], function: str) -> _Ended:
+        """An activation function is about to take in a tensor."""
+        taps: dict[Place, Tap] = {}
+        for passage in passages:
+            trail = passage.trail
+            if trail.ended:
+                continue
+            if passage.place not in taps:
+                taps[passage.place] = tap = Tap(trail.layer, passage.place)
+                self._sink.stage(tensor, tap)
+            trail.tap, trail.ended, trail.function, trail.output = taps[passage.place], True, function, None
+        return _Ended(function, taps, [Passage(passage.trail, passage.place, behind=True) for passage in passages])
+
+    def _look(self, output: Any, ended: _Ended) -> None:
+        for tap in ended.taps.values():
+            self._sink.reduce(output, tap, ended.function)
+        if isinstance(output, T):
+            self._tag(output, ended.passages)
+
+    def _without_self_gates(self, passages: list[Passage], out: Any) -> list[Passage]:
+        """Each trail once.
+
+        One that comes from before and from behind its function, as in ``x * sigmoid(x)``, has not had its whole
+        function before: what comes out here is that.
+        """
+        kept: dict[int, Passage] = {}
+        for passage in passages:
+            trail, other = passage.trail, kept.get(id(passage.trail))
+            if other is not None and other.behind != passage.behind:
+                trail.function, trail.witness, trail.tap = "custom", "none", Tap(trail.layer, passage.place)
+                self._sink.reduce(out, trail.tap, "custom")
+            if other is None or passage.behind:
+                kept[id(trail)] = passage
+        return list(kept.values())
+
+    def _settle(self, trail: Trail) -> None:
+        """Look at a layer's own output: at the end of the pass, or before something works on it in place."""
+        if trail.output is not None:
+            output, trail.output = trail.output, None
+            trail.tap = Tap(trail.layer, trail.place)
+            self._sink.stage(output, trail.tap)
+            self._sink.reduce(output, trail.tap, None)
+
+    def _at(self, tensor: Any) -> list[Passage]:
+        known = self._tags.get(id(tensor))
+        return known[1] if known is not None and known[0]() is tensor else []
+
+    def _tag(self, tensor: Any, passages: list[Passage]) -> None:
+        self._tags[id(tensor)] = (weakref.ref(tensor), passages)
+
+    def _seen(self, args: Any, kwargs: Mapping[str, Any]) -> Iterator[tuple[Any, list[Passage]]]:
+        """The tagged tensors among arguments."""
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if isinstance(value, T):
+                if found := self._at(value):
+                    yield value, found
+            elif isinstance(value, (list, tuple)):
+                for inner in value:
+                    if isinstance(inner, T) and (found := self._at(inner)):
+                        yield inner, found
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """Trails that an activation function takes in, while it is called."""
+
+    function: str
+    taps: dict[Place, Tap]
+    passages: list[Passage]
+
+
+_WITH_WEIGHTS = frozenset({calls.LINEAR, *calls.PRODUCTS, *calls.ADDED_PRODUCT, *calls.CONVOLUTIONS})
+_IN_PLACE_OPERATORS = frozenset({T.__iadd__, T.__isub__, T.__imul__, T.__itruediv__, T.__setitem__})
+
+
+def _in_place(func: Any, kwargs: Mapping[str, Any]) -> bool:
+    if func in _IN_PLACE_OPERATORS or kwargs.get("inplace") is True:
+        return True
+    name = getattr(func, "__name__", "")
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _has_units(tensor: Any) -> bool:
+    return isinstance(tensor, T) and tensor.is_floating_point() and tensor.dim() > 0 and tensor.layout == torch.strided
+
+
+def _escape(passage: Passage) -> None:
+    passage.trail.escaped = True
+    passage.trail.lost = passage.trail.lost or not passage.behind
+
+
+def _tensors(outputs: Any) -> Iterator[Any]:
+    if isinstance(outputs, T):
+        yield outputs
+    elif isinstance(outputs, Mapping):
+        for value in outputs.values():
+            yield from _tensors(value)
+    elif isinstance(outputs, (list, tuple)):
+        for value in outputs:
+            yield from _tensors(value)
+    elif hasattr(outputs, "__dataclass_fields__"):
+        for value in vars(outputs).values():
+            yield from _tensors(value)

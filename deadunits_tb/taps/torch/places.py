@@ -1,0 +1,72 @@
+"""Where the units of a tensor are after an operation that moves axes about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from deadunits_tb.taps.torch.reductions import Place
+
+
+def unchanged(before: Sequence[int], after: Sequence[int], place: Place) -> Place | None:
+    """After an operation that leaves axes where they are, or broadcasts new ones in front; None if units changed."""
+    axis = place.axis + len(after) - len(before)
+    if axis < 0 or len(after) < len(before) or after[axis] != before[place.axis]:
+        return None
+    return replace(place, axis=axis)
+
+
+def after_reshape(before: Sequence[int], after: Sequence[int], place: Place) -> Place | None:
+    """After a reshape; None if units were mixed with examples, or torn apart."""
+    in_front = math.prod(before[: place.axis]) * place.outer
+    examples = before[0] if place.axis else 1
+    found = []
+    for axis, size in enumerate(after):
+        ahead = math.prod(after[:axis])
+        if not ahead or in_front % ahead or (examples > 1 and ahead % examples):
+            continue
+        outer = in_front // ahead
+        if size and size % (outer * place.units) == 0:
+            found.append(replace(place, axis=axis, outer=outer, inner=size // (outer * place.units)))
+    return next((one for one in (*(one for one in found if one.alone), *found)), None)
+
+
+def after_permutation(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], place: Place
+) -> Place | None:
+    """After axes changed places, or some were left out: found out on a tensor without memory, all sizes different."""
+    tensor, *rest = args
+    probe = function(torch.empty([size + 2 for size in range(tensor.dim())], device="meta"), *rest, **kwargs)
+    sizes = list(probe.shape)
+    if place.axis + 2 not in sizes:
+        return None
+    examples = sizes.index(place.examples + 2) if place.examples + 2 in sizes else 0
+    return replace(place, axis=sizes.index(place.axis + 2), examples=examples)
+
+
+def after_reduction(
+    before: Sequence[int], args: tuple[Any, ...], kwargs: Mapping[str, Any], place: Place
+) -> Place | None:
+    """After a mean or maximum over some axes; None if the units were among them."""
+    dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    if dims is None:
+        return None
+    gone = {dim % len(before) for dim in ([dims] if isinstance(dims, int) else dims)}
+    if place.axis in gone or place.examples in gone:
+        return None
+    if kwargs.get("keepdim", args[2] if len(args) > 2 else False):
+        return place
+    left = [axis for axis in range(len(before)) if axis not in gone]
+    return replace(place, axis=left.index(place.axis), examples=left.index(place.examples))
+
+
+def simple_index(index: Any) -> bool:
+    """Whether an index only picks, drops or adds along whole axes."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return not any(isinstance(part, bool) for part in parts) and all(
+        part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts
+    )

@@ -1,0 +1,277 @@
+"""What the forward and backward passes of one observed step have shown, until it becomes one vector of numbers.
+
+Several passes of a step, as when gradients are accumulated, and several calls of a layer add up here, on the device
+and about one shift, so that memory does not grow with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from deadunits_tb.capture.activation_functions import output_limits
+from deadunits_tb.taps.packed import Call, Layout
+from deadunits_tb.taps.torch import private as torch_private
+from deadunits_tb.taps.torch.follow import Consumer, Tap, Trail
+from deadunits_tb.taps.torch.layers import UnitLayer
+from deadunits_tb.taps.torch.reductions import Reductions, Sums, merge_sums
+from deadunits_tb.thresholds import Thresholds
+from deadunits_tb.units import BOUNDED, RELU_LIKE, Witness
+
+Fields = dict[str, Any]
+
+
+@dataclass(eq=False, slots=True)
+class LayerStep:
+    """One layer in one step, or one of the activation functions that follow it.
+
+    Attributes:
+        layer: The layer.
+        function: Behind it.
+        sums: Of its outputs, as :class:`~deadunits_tb.taps.torch.reductions.Reductions` gives them.
+        witness: Where gradients were taken.
+        is_output: Whether the loss took in its units.
+        positions: Whether its examples had several positions.
+        escaped: Whether not all consumers are known.
+        differentiable: Whether any output could have a gradient.
+        consumers: Weights that took in its units.
+        gradient: ``[units]`` sum of squares, in the scale of the loss.
+        reached: Positions that a gradient reached.
+        scale: Of the loss.
+        taps: Whose gradients have not been added yet.
+    """
+
+    layer: UnitLayer
+    function: str | None
+    sums: Sums
+    witness: Witness
+    is_output: bool = False
+    positions: bool = False
+    escaped: bool = False
+    differentiable: bool = False
+    consumers: list[Consumer] = field(default_factory=list)
+    gradient: Any = None
+    reached: Any = 0
+    scale: Any = None
+    taps: list[tuple[Tap, int]] = field(default_factory=list)
+
+    def settle(self) -> None:
+        """Add the gradients that have arrived."""
+        waiting = []
+        for tap, positions in self.taps:
+            if tap.gradient is None:
+                waiting.append((tap, positions))
+            elif tap.arrivals > 1:  # the loss came in parts, whose gradients' squares do not add up to the whole's
+                self.witness = "none"
+            else:
+                self._add(tap.gradient, positions, tap.scale)
+        self.taps = waiting
+
+    def _add(self, gradient: Any, positions: int, scale: Any) -> None:
+        if self.gradient is None:
+            self.gradient, self.reached = gradient, positions
+        elif scale is None or scale is self.scale:
+            self.gradient, self.reached = self.gradient + gradient, self.reached + positions
+        else:  # another scale: the scaler has skipped the step before, whose gradients were not finite
+            same = scale == self.scale
+            self.gradient = torch.where(same, self.gradient, 0) + gradient
+            self.reached = torch.where(same, self.reached, 0) + positions
+        self.scale = scale
+
+
+class StepSums:
+    """Takes in the forward passes of one observed step.
+
+    Args:
+        reductions: To reduce with.
+        thresholds: Those that act while writing are used.
+        scale: Gives the root mean square of a layer at the previous record, None before.
+        scaler: Gives the ``GradScaler``, None without.
+    """
+
+    def __init__(
+        self,
+        reductions: Reductions,
+        thresholds: Thresholds,
+        scale: Callable[[str], float | None],
+        scaler: Callable[[], Any],
+        clock: Callable[[], Any],
+    ) -> None:
+        self._reductions = reductions
+        self._thresholds = thresholds
+        self._scale = scale
+        self._scaler = scaler
+        self._clock = clock
+        self._taps: list[Tap] = []
+        self._loss_scale: tuple[Any, int, Any] | None = None
+        self.layers: dict[tuple[str, str | None], LayerStep] = {}
+        self.failure: Exception | None = None
+        self.unscaled_by: Any = None
+        """Scale of gradients that arrived before the scaler was known."""
+
+    def stage(self, tensor: Any, tap: Tap) -> None:
+        """Have the gradient of a tensor reduced when it arrives."""
+        if not tensor.requires_grad:
+            return
+        tap.differentiable = True
+        self._taps.append(tap)
+
+        def arrived(gradient: Any) -> None:
+            if tap.closed or self.failure is not None:
+                return
+            try:
+                with self._clock():
+                    self.arrived(gradient, tap)
+            except Exception as error:
+                self.failure = error
+
+        tensor.register_hook(arrived)
+
+    def arrived(self, gradient: Any, tap: Tap) -> None:
+        """Reduce a gradient, from a hook or from elsewhere."""
+        tap.arrivals += 1
+        if tap.arrivals == 1:
+            tap.gradient = self._reductions.gradient_squares(gradient, tap.place)
+            tap.scale = self._scale_now()
+
+    def reduce(self, output: Any, tap: Tap, function: str | None) -> None:
+        """Reduce an output."""
+        limits = (-math.inf, math.inf)
+        if function in BOUNDED:
+            limits = output_limits(function, self._thresholds.saturated_derivative)
+        known = self.layers.get((tap.layer.name, function))
+        with torch.no_grad():
+            tap.sums = self._reductions.activation_sums(
+                output,
+                tap.place,
+                relu_like=function in RELU_LIKE,
+                limits=limits,
+                scale=self._scale(tap.layer.name),
+                fired_scale=self._thresholds.fired_scale,
+                shift=known.sums.get("shift") if known is not None else None,
+            )
+
+    def add(self, trail: Trail) -> None:
+        """Take in a trail at the end of its pass."""
+        tap = trail.tap
+        if tap is None or tap.sums is None or not tap.sums["positions"]:
+            return
+        key = trail.layer.name, trail.function
+        known = self.layers.get(key)
+        if known is None:
+            known = self.layers[key] = LayerStep(trail.layer, trail.function, tap.sums, trail.witness)
+        elif known.sums["shift"] is tap.sums["shift"]:
+            known.sums = merge_sums(known.sums, tap.sums)
+        else:  # two calls of a layer in one pass, reduced before either was added
+            known.sums = merge_sums(known.sums, _about(tap.sums, known.sums["shift"], trail.function in RELU_LIKE))
+        known.is_output = known.is_output or trail.is_output
+        known.escaped = known.escaped or trail.escaped or not trail.consumers
+        known.differentiable = known.differentiable or tap.differentiable
+        known.positions = known.positions or tap.sums["positions"] > tap.sums["examples"]
+        if trail.witness != known.witness:
+            known.witness = "none" if "none" in (trail.witness, known.witness) else "output"
+        for consumer in trail.consumers:
+            if not any(one.parameter is consumer.parameter for one in known.consumers):
+                known.consumers.append(consumer)
+        if tap.differentiable:
+            known.taps.append((tap, tap.sums["positions"]))
+
+    def settle(self) -> None:
+        """Add the gradients that have arrived since the last pass."""
+        for layer in self.layers.values():
+            layer.settle()
+        self._taps = [tap for tap in self._taps if tap.gradient is None]
+
+    def close(self) -> None:
+        """The step is over: what arrives from now on belongs to none."""
+        for tap in self._taps:
+            tap.closed = True
+
+    def fields(self) -> tuple[dict[str, float], Fields, list[Call], frozenset[int]]:
+        """Numbers known to the host, tensors on the device, and what they mean for :class:`Layout`."""
+        self.settle()
+        numbers: dict[str, float] = {}
+        tensors: Fields = {}
+        layer_calls: list[Call] = []
+        relu_like = set()
+        for at, step in enumerate(self.layers.values()):
+            layer_calls.append(Call(step.layer.name, at, step.layer.trainable))
+            for name, value in step.sums.items():
+                (numbers if name in ("examples", "positions") else tensors)[f"{at}:{name}"] = value
+            if step.function in RELU_LIKE:
+                relu_like.add(at)
+            if step.gradient is not None and step.witness != "none":
+                gradient = step.gradient * (step.sums["positions"] / step.reached)
+                scale = step.scale if step.scale is not None else self.unscaled_by
+                tensors[f"{at}:gradient"] = gradient if scale is None else _unscaled(gradient, scale)
+        return numbers, tensors, layer_calls, frozenset(relu_like)
+
+    def _scale_now(self) -> Any:
+        """The scale of the loss; the same object as long as it stays."""
+        scale = torch_private.scale_of(self._scaler())
+        if scale is None:
+            return None
+        known = self._loss_scale
+        if known is None or known[0] is not scale or known[1] != scale._version:
+            known = self._loss_scale = scale, scale._version, scale.clone()
+        return known[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Numbers of a step, some of them still on the device.
+
+    Attributes:
+        layout: Of all of them together.
+        numbers: Known to the host; they come first.
+        vector: On the device.
+    """
+
+    layout: Layout
+    numbers: npt.NDArray[np.float64]
+    vector: Any
+
+    def fetch(self) -> tuple[Layout, npt.NDArray[np.floating]]:
+        """Wait for the device. The one place where that happens."""
+        return self.layout, np.concatenate([self.numbers, self.vector.cpu().numpy().astype(np.float64)])
+
+
+def pack(
+    numbers: Mapping[str, float], tensors: Fields, layer_calls: Sequence[Call], relu_like: frozenset[int]
+) -> Packed:
+    """Everything as one vector, without waiting for the device. The one place where that is made.
+
+    Args:
+        numbers: Field to what the host knows.
+        tensors: Field to what is on the device, perhaps on several.
+        layer_calls: Of the layers with units.
+        relu_like: Taps whose activation function is.
+    """
+    flat = {name: value.detach().reshape(-1).to(torch.float32) for name, value in tensors.items()}
+    sizes = dict.fromkeys(numbers, 1) | {name: value.numel() for name, value in flat.items()}
+    layout = Layout(sizes, tuple(layer_calls), relu_like)
+    devices = {value.device for value in flat.values()}
+    if len(devices) > 1:
+        target = next(value.device for value in flat.values() if value.device.type != "cpu")
+        flat = {name: value.to(target, non_blocking=True) for name, value in flat.items()}
+    vector = torch.cat(list(flat.values())) if flat else torch.empty(0)
+    return Packed(layout, np.array(list(numbers.values()), np.float64), vector)
+
+
+def _unscaled(squares: Any, scale: Any) -> Any:
+    scale = scale.to(squares.device)
+    return squares / scale / scale
+
+
+def _about(sums: Sums, shift: Any, relu_like: bool) -> Sums:
+    """The same sums, about another shift."""
+    n, apart = sums["positions"], sums["shift"] - shift
+    total = torch.where(sums["squares"] == 0, 0, sums["sum"] - n * sums["shift"]) if relu_like else sums["sum"]
+    squares = sums["squares"] + 2 * apart * total + n * apart * apart
+    return sums | {"shift": shift, "sum": sums["sum"] if relu_like else total + n * apart, "squares": squares}

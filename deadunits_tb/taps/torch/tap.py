@@ -1,0 +1,606 @@
+"""Observe training steps by hooks on the model and on the optimizer, and nothing else.
+
+Two hooks sit on the model: before a forward pass of a step that is to be observed, the first begins to follow what is
+called; the second ends that, also where ``forward`` raises. Two hooks on the optimizer say when a step is done. Between
+passes no other module has a hook, and on other steps these return at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from statistics import median
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from deadunits_tb.capture.messages import say
+from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.capture.observation import StepObservation, WeightObservation
+from deadunits_tb.taps import packed
+from deadunits_tb.taps.torch import private as torch_private
+from deadunits_tb.taps.torch.follow import Follow
+from deadunits_tb.taps.torch.layers import UnitLayer, signature, survey
+from deadunits_tb.taps.torch.reductions import Reductions, value_summary
+from deadunits_tb.taps.torch.step import LayerStep, Packed, StepSums, pack
+from deadunits_tb.taps.torch.weights import WeightWatch
+from deadunits_tb.thresholds import Thresholds
+from deadunits_tb.units import LayerInfo, Witness
+
+FRAMEWORK = "torch"
+_CALL_SECONDS = 3e-6
+"""What a function mode costs for each call that it sees, on top of what is done there."""
+
+
+@dataclass(eq=False, slots=True)
+class Pass:
+    """One forward pass that is followed, and the hooks that exist only meanwhile."""
+
+    follow: Follow
+    hooks: list[Any] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class Finished:
+    """An observed step that is over, and may still be told its loss."""
+
+    step: int
+    sums: StepSums
+    fields: dict[str, Any]
+    numbers: dict[str, float]
+    looked: bool
+    own: float
+    seconds: float
+
+
+class OwnTime:
+    """Adds up the time spent in our own work."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._depth = 0
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._depth += 1
+        if self._depth == 1:
+            self._began = perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self.seconds += perf_counter() - self._began
+
+    def take(self) -> float:
+        """What was spent since it was last asked."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+
+class UnitTap:
+    """Observes the training of one model for a monitor.
+
+    Args:
+        model: The module whose forward passes count.
+        optimizer: Whose steps count; None where :meth:`end_step` is called for each.
+        monitor: Takes the observations.
+        chosen: Layers to watch, None for all.
+        outputs: Layers to be called output layers, None to find them.
+        thresholds: In force.
+        scaler: A ``GradScaler``, None without or where it is to be found.
+        first_step: Number of the first step.
+
+    Raises:
+        InvalidArgumentError: There is nothing to watch, or no such layer.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        monitor: Monitor,
+        *,
+        chosen: Sequence[Any] | None,
+        outputs: Sequence[Any] | None,
+        thresholds: Thresholds,
+        scaler: Any,
+        first_step: int,
+    ) -> None:
+        self._model, self._optimizer, self._monitor = model, optimizer, monitor
+        self._chosen, self._outputs, self._thresholds, self._scaler = chosen, outputs, thresholds, scaler
+        self._survey = survey(model, chosen, outputs)
+        for name, reason in self._survey.skipped.items():
+            monitor.skip(name, reason)
+        self._reductions = Reductions()
+        self._weights = WeightWatch()
+        self._local = threading.local()
+        self._passes: list[Pass] = []
+        self._clock = OwnTime()
+        self._infos: dict[str, LayerInfo] = {}
+        self._looked: dict[str, WeightObservation] = {}
+        self._latest: object = None
+        self._durations: deque[float] = deque(maxlen=16)
+        self._last_end = perf_counter()
+        self._said: set[str] = set()
+        self._passed = self._ever_passed = False
+        self._finished: Finished | None = None
+        self._handed_over = first_step - 1
+        self.step = first_step
+        """Number of the current step."""
+        self.ending = False
+        """Whether what is fetched now is for the last record."""
+        self._new_step()
+        self._handles = [
+            model.register_forward_pre_hook(torch_private.RootHook(self._enter), prepend=True, with_kwargs=True),
+            model.register_forward_hook(torch_private.RootHook(self._leave), always_call=True),
+        ]
+        if optimizer is not None:
+            self._handles += [
+                optimizer.register_step_pre_hook(self._before_step),
+                optimizer.register_step_post_hook(self._after_step),
+            ]
+
+    def close(self) -> None:
+        """Take every hook away."""
+        while self._handles:
+            self._handles.pop().remove()
+        for one in self._passes:
+            self._end_pass(one)
+        if self._sums is not None:
+            self._sums.close()
+        self.hand_over()
+        self._reductions.release()
+
+    # Forward passes
+
+    @contextmanager
+    def forward_pass(self) -> Iterator[None]:
+        """Follow what the body calls as a forward pass of the model, where ``model(...)`` itself is not called."""
+        opened = self.begin_pass(None)
+        try:
+            yield
+        except BaseException:
+            self.finish_pass(opened, None, failed=True)
+            raise
+        self.finish_pass(opened, None, failed=False)
+
+    def begin_pass(self, frame: FrameType | None, inputs: Sequence[Any] = ()) -> Pass | None:
+        """Begin to follow a forward pass, if it is to be observed.
+
+        Args:
+            frame: In which it runs, None where its end will be told for certain.
+            inputs: Of the model.
+        """
+        stack = self._stack()
+        self._drop_interrupted()
+        if stack or not self._counts():
+            return None
+        self._passed = self._ever_passed = True
+        try:
+            with self._clock, torch.no_grad():
+                self.hand_over()
+                if not self._decide():
+                    return None
+                assert self._sums is not None
+                self._sums.settle()
+                if self._looks and not self._prepared:
+                    self._prepare(inputs)
+                opened = Pass(Follow(self._survey, self._sums, frame))
+                self._passes.append(opened)
+                stack.append(opened)
+                self._hook_modules(opened)
+                opened.follow.__enter__()
+            return opened
+        except Exception as error:
+            self._fail(error)
+            return None
+
+    def finish_pass(self, opened: Pass | None, outputs: Any, *, failed: bool) -> None:
+        """The pass is over.
+
+        Args:
+            opened: What :meth:`begin_pass` gave.
+            outputs: Of the model, None if unknown.
+            failed: Whether it raised: then it counts for nothing.
+        """
+        if opened is None:
+            return
+        follow = opened.follow
+        self._end_pass(opened)
+        if failed or self._monitor.stopped:
+            return
+        try:
+            with self._clock, torch.no_grad():
+                if follow.failure is None:
+                    follow.finish(outputs)
+            self._clock.seconds += follow.calls * _CALL_SECONDS
+            if follow.failure is not None:
+                self._fail(follow.failure)
+        except Exception as error:
+            self._fail(error)
+
+    def _enter(self, module: Any, args: Any, kwargs: Any) -> None:
+        if module is self._model:
+            self.begin_pass(sys._getframe(2), (*args, *kwargs.values()))
+
+    def _leave(self, module: Any, args: Any, output: Any) -> None:
+        stack = self._stack()
+        if module is self._model and stack and stack[-1].follow.frame is not None:
+            frame = sys._getframe(2)
+            if frame is stack[-1].follow.frame or frame.f_back is not None:
+                failed = output is None and sys.exc_info()[0] is not None
+                self.finish_pass(stack[-1], output, failed=failed)
+
+    def _stack(self) -> list[Pass]:
+        stack: list[Pass] | None = getattr(self._local, "stack", None)
+        if stack is None:
+            stack = self._local.stack = []
+        return stack
+
+    def _counts(self) -> bool:
+        """Whether a forward pass that begins now is one of training."""
+        return (
+            not self._monitor.stopped
+            and self._model.training
+            and torch.is_grad_enabled()
+            and not torch_private.in_backward()
+            and not torch_private.transformed()
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+        )
+
+    def _hook_modules(self, opened: Pass) -> None:
+        follow = opened.follow
+
+        def output_of(layer: UnitLayer) -> Callable[..., None]:
+            return lambda module, args, output: follow.module_output(layer, output)
+
+        for layer in self._survey.by_module:
+            opened.hooks.append(layer.module.register_forward_hook(output_of(layer)))
+        for module, function in self._survey.activations:
+            opened.hooks.append(
+                module.register_forward_pre_hook(lambda _, args, name=function: follow.enter_activation(args, name))
+            )
+            opened.hooks.append(module.register_forward_hook(lambda _, __, output: follow.leave_activation(output)))
+
+    def _end_pass(self, opened: Pass) -> None:
+        torch_private.remove_mode(opened.follow)
+        while opened.hooks:
+            opened.hooks.pop().remove()
+        for passes in (self._passes, self._stack()):
+            if opened in passes:
+                passes.remove(opened)
+
+    def _drop_interrupted(self) -> None:
+        """End passes that an interrupt from the keyboard has left open: PyTorch calls no hook then."""
+        for opened in list(self._stack()):
+            if opened.follow.frame is not None and not torch_private.running(opened.follow.frame):
+                self._end_pass(opened)
+
+    # Steps
+
+    def end_step(self, loss: Any = None, step: int | None = None) -> None:
+        """What a user says at the end of a step: its loss, and its number where that is not as counted here."""
+        self._drop_interrupted()
+        if self._monitor.stopped:
+            return
+        if not self._ever_passed:
+            self._say_once(
+                "step() was called before any forward pass of the model in training mode: call it after each "
+                "optimizer step, and call the model as model(...), in training mode and with gradients enabled"
+            )
+            return
+        try:
+            with self._clock, torch.no_grad():
+                if self._optimizer is None and self._passed:
+                    self._end_own_step()
+                if step is not None:
+                    self._renumber(step)
+                self.hand_over(loss)
+        except Exception as error:
+            self._fail(error)
+
+    def hand_over(self, loss: Any = None) -> None:
+        """Give the step that is over to the monitor."""
+        finished, self._finished = self._finished, None
+        if finished is None:
+            return
+        if isinstance(loss, torch.Tensor):
+            finished.fields["loss"] = loss.detach().float().mean()
+        elif loss is not None:
+            finished.numbers["loss"] = float(loss)
+        numbers, tensors, layer_calls, relu_like = finished.sums.fields()
+        self._learn(finished.sums.layers)
+        ready = pack(finished.numbers | numbers, finished.fields | tensors, layer_calls, relu_like)
+        finished.sums.close()
+        self._handed_over = finished.step
+        self._give(finished, ready)
+
+    def _give(self, finished: Finished, ready: Packed) -> None:
+        token = self._latest = object()
+        fetched: list[Any] = []
+
+        def fetch() -> Any:
+            if not fetched:
+                fetched.append(self.fetch(ready))
+            return fetched[0]
+
+        def deferred() -> StepObservation:
+            observation = packed.unpack(*fetch())
+            if finished.looked:
+                observation = _without_zeroed_gradients(observation) if self._optimizer is None else observation
+                self._looked |= {name: seen.weights for name, seen in observation.layers.items() if seen.weights}
+            elif self.ending and token is self._latest:  # the last record comes unforeseen: it says what was seen last
+                observation = _with_weights(observation, self._looked)
+            return observation
+
+        self._monitor.observe(
+            finished.step, deferred, learning_rate=lambda: packed.learning_rate(*fetch()), seconds=finished.own
+        )
+        self._monitor.time(True, finished.seconds)
+
+    def fetch(self, ready: Packed) -> Any:
+        """Wait for the numbers of a step."""
+        return ready.fetch()
+
+    def _new_step(self) -> None:
+        self._decided: bool | None = None
+        self._sums: StepSums | None = None
+        self._looks = self._prepared = False
+        self._before: dict[str, list[Any]] = {}
+        self._versions: list[int] = []
+        self._fields: dict[str, Any] = {}
+        self._numbers: dict[str, float] = {}
+        self._passed = False
+
+    def _decide(self) -> bool:
+        """Whether the current step is observed."""
+        if self._decided is None:
+            self._decided = self._monitor.wants(self.step)
+            if self._decided:
+                self._looks = self._monitor.will_record(self.step)
+                self._sums = StepSums(
+                    self._reductions, self._thresholds, self._scale, lambda: self._scaler, lambda: self._clock
+                )
+                if self._looks and signature(self._model) != self._survey.signature:
+                    self._survey = survey(self._model, self._chosen, self._outputs)
+        return self._decided
+
+    def _prepare(self, inputs: Sequence[Any]) -> None:
+        """Before the first pass of a step that looks at more: what will not be as it is then."""
+        self._prepared = True
+        numbers = [tensor for tensor in _tensors(inputs) if self._is_numeric(tensor)]
+        if numbers:
+            with torch.no_grad():
+                self._fields["inputs"] = value_summary(numbers)
+        if self._optimizer is None:
+            self._versions = [parameter._version for parameter in self._model.parameters() if _has_numbers(parameter)]
+            self._before = self._weights.before(self._layers())
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self._monitor.stopped:
+            return
+        try:
+            self._drop_interrupted()
+            with self._clock, torch.no_grad():
+                if self._passed or _closure(args, kwargs):
+                    self.hand_over()
+                if not self._decide():
+                    return
+                assert self._sums is not None
+                if self._scaler is None:
+                    self._scaler = torch_private.calling_scaler(sys._getframe(1))
+                    self._sums.unscaled_by = torch_private.scale_of(self._scaler)
+                    if self._sums.unscaled_by is not None:
+                        self._sums.unscaled_by = self._sums.unscaled_by.clone()
+                if self._looks:
+                    self._before = self._weights.before(self._layers())
+                    if not _closure(args, kwargs):
+                        self._look_at_gradients()
+        except Exception as error:
+            self._fail(error)
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        try:
+            with self._clock, torch.no_grad():
+                if self._sums is not None and self._looks and _closure(args, kwargs) and not self._monitor.stopped:
+                    self._look_at_gradients()
+                if not self._passed:
+                    self._say_once(
+                        "the optimizer made a step without a forward pass of the model in training mode before it: "
+                        "such steps cannot be observed. Call the model as model(...), in training mode and with "
+                        "gradients enabled"
+                    )
+                self._finish_step(moved=True)
+        except Exception as error:
+            self._fail(error)
+
+    def _end_own_step(self) -> None:
+        """Without an optimizer, a step is what lies between two calls of :meth:`end_step` with a pass between them."""
+        moved = False
+        if self._looks and self._sums is not None:
+            versions = [parameter._version for parameter in self._model.parameters() if _has_numbers(parameter)]
+            moved = versions != self._versions  # otherwise the weights are changed later, and not where we can see it
+            self._look_at_gradients()
+        self._finish_step(moved=moved)
+
+    def _finish_step(self, *, moved: bool) -> None:
+        now = perf_counter()
+        seconds, self._last_end = self._plausible(now - self._last_end), now
+        sums = self._sums
+        step, self.step = self.step, self.step + 1
+        if self._monitor.stopped:
+            self._new_step()
+            return
+        if sums is None or not (sums.layers or sums.failure):
+            self._monitor.time(False, seconds)
+            self._new_step()
+            return
+        if sums.failure is not None:
+            self._fail(sums.failure)
+            return
+        fields, numbers = self._fields, self._numbers
+        if self._looks:
+            fields |= self._weights.around(self._before, self._layers(), moved=moved)
+            fields |= self._weights.outgoing(_known_consumers(sums.layers))
+        rate = self._learning_rate()
+        if isinstance(rate, torch.Tensor):
+            fields["learning_rate"] = rate.detach().clone()
+        elif rate is not None:
+            numbers["learning_rate"] = rate
+        self._finished = Finished(step, sums, fields, numbers, self._looks, self._clock.take(), seconds)
+        self._new_step()
+
+    def _look_at_gradients(self) -> None:
+        scale = skipped = None
+        optimizer = self._optimizer
+        if getattr(optimizer, "_step_supports_amp_scaling", False):  # such unscale, and skip, within the step
+            scale, skipped = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
+        self._fields |= self._weights.gradients(self._layers(), scale)
+        if skipped is not None:
+            self._fields["skipped"] = skipped.detach().clone()
+
+    def _layers(self) -> dict[str, UnitLayer]:
+        """Those whose weights are known, by name."""
+        found = dict(self._survey.watched)
+        if self._sums is not None:
+            found |= {step.layer.name: step.layer for step in self._sums.layers.values()}
+        return found
+
+    def _learning_rate(self) -> Any:
+        if self._optimizer is None:
+            return None
+        rates = [group["lr"] for group in self._optimizer.param_groups if "lr" in group]
+        if not rates:
+            return None
+        return rates[0] if isinstance(rates[0], torch.Tensor) else max(float(rate) for rate in rates)
+
+    def _plausible(self, seconds: float) -> float:
+        """Duration of a step, which lasts until the next one: without what an evaluation in between took."""
+        known = median(self._durations) if len(self._durations) >= 3 else seconds
+        self._durations.append(seconds)
+        return min(seconds, 10 * known)
+
+    def _renumber(self, step: int) -> None:
+        if not isinstance(step, int) or isinstance(step, bool) or step <= self._handed_over:
+            self._say_once(
+                f"step() was told that this is step {step!r}, after step {self._handed_over}: the monitor goes on to "
+                "count by itself"
+            )
+            return
+        if self._finished is not None:
+            self._finished.step = step
+        self.step = step + 1
+
+    def _scale(self, layer: str) -> float | None:
+        return self._monitor.scale(layer) if layer in self._infos else None
+
+    def _is_numeric(self, tensor: Any) -> bool:
+        if not tensor.numel() or tensor.layout != torch.strided or tensor.is_complex():
+            return False
+        # Where there are embeddings whole numbers are names of tokens, elsewhere perhaps pixels.
+        return bool(tensor.is_floating_point() or (tensor.dtype != torch.bool and not self._survey.tokens))
+
+    # What is known of layers
+
+    def _learn(self, layers: Mapping[tuple[str, str | None], LayerStep]) -> None:
+        by_name: dict[str, list[LayerStep]] = {}
+        for step in layers.values():
+            by_name.setdefault(step.layer.name, []).append(step)
+        for name, steps in by_name.items():
+            info = self._info(name, steps)
+            if self._infos.get(name) != info:
+                self._infos[name] = info
+                self._monitor.add_layer(info)
+        for name in self._survey.watched:
+            if name not in self._infos:
+                self._monitor.skip(name, "not called in an observed training step")
+
+    def _info(self, name: str, steps: list[LayerStep]) -> LayerInfo:
+        first, known = steps[0], self._infos.get(name)
+        layer, functions = first.layer, {step.function for step in steps}
+        units = int(first.sums["shift"].numel())
+        witness: Witness = first.witness if any(step.differentiable for step in steps) else "none"
+        consumers = _known_consumers({(name, step.function): step for step in steps}).get(name)
+        return LayerInfo(
+            name=name,
+            kind=layer.kind,
+            order=known.order if known else len(self._infos),
+            units=units,
+            activation_function=first.function if len(functions) == 1 else "custom",
+            fan_in=layer.fan_in,
+            fan_out=None if consumers is None else sum(one.parameter.numel() for one in consumers) // units,
+            role="output" if layer.is_output or (self._outputs is None and first.is_output) else "hidden",
+            framework=FRAMEWORK,
+            witness=witness,
+            tokens=self._survey.tokens and not layer.convolution and any(step.positions for step in steps),
+            weight_delta=self._weights.methods.get(name, "none"),
+        )
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence[:40] not in self._said:
+            self._said.add(sentence[:40])
+            say(f"deadunits_tb: {sentence}.")
+
+    def _fail(self, error: Exception) -> None:
+        self._monitor.report("tap", error)
+        for opened in list(self._passes):
+            self._end_pass(opened)
+        if self._sums is not None:
+            self._sums.close()
+        self._finished = None
+        self._new_step()
+
+
+def _known_consumers(layers: Mapping[tuple[str, str | None], LayerStep]) -> dict[str, list[Any]]:
+    """Layer to the weights that take in its units, where all are known."""
+    found: dict[str, list[Any]] = {}
+    unknown = set()
+    for (name, _), step in layers.items():
+        if step.escaped or not step.consumers:
+            unknown.add(name)
+        mine = found.setdefault(name, [])
+        mine += [one for one in step.consumers if not any(one.parameter is other.parameter for other in mine)]
+    return {name: consumers for name, consumers in found.items() if name not in unknown}
+
+
+def _closure(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an optimizer's step was given a function that runs the forward and backward passes."""
+    return any(callable(value) for value in (*args, *kwargs.values()))
+
+
+def _has_numbers(parameter: Any) -> bool:
+    return not isinstance(parameter, torch.nn.parameter.UninitializedTensorMixin)
+
+
+def _tensors(values: Sequence[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+        elif isinstance(value, Mapping):
+            yield from _tensors(tuple(value.values()))
+
+
+def _with_weights(observation: StepObservation, weights: Mapping[str, WeightObservation]) -> StepObservation:
+    layers = {name: replace(seen, weights=weights.get(name)) for name, seen in observation.layers.items()}
+    return replace(observation, layers=layers)
+
+
+def _without_zeroed_gradients(observation: StepObservation) -> StepObservation:
+    """Without an optimizer to tell the moment, the weights' gradients may have been set to zero already."""
+    seen = [layer.weights for layer in observation.layers.values() if layer.weights is not None]
+    if any(weights.gradient is not None and np.any(weights.gradient) for weights in seen):
+        return observation
+    weights = {
+        name: replace(layer.weights, gradient=None) for name, layer in observation.layers.items() if layer.weights
+    }
+    return _with_weights(observation, weights)

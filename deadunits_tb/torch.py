@@ -1,0 +1,258 @@
+"""Watch the units of a PyTorch model while a loop of one's own trains it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from deadunits_tb.errors import InvalidArgumentError, MissingDependencyError
+
+try:
+    import torch
+    from torch import nn
+except ImportError as error:
+    raise MissingDependencyError("PyTorch is not installed: pip install 'deadunits-tb[torch]'") from error
+
+from deadunits_tb.capture.alarms import Alarm
+from deadunits_tb.capture.arguments import check_log_dir, check_share, check_whole
+from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.run_record import RunInfo
+from deadunits_tb.taps.torch import private as torch_private
+from deadunits_tb.taps.torch.layers import survey
+from deadunits_tb.taps.torch.tap import FRAMEWORK, UnitTap
+from deadunits_tb.thresholds import Thresholds
+
+__all__ = ["TorchMonitor", "watch"]
+
+
+def watch(
+    model: nn.Module,
+    log_dir: str | os.PathLike[str],
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    every: int | None = None,
+    layers: Iterable[str | nn.Module] | None = None,
+    output_layers: Iterable[str | nn.Module] | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+    max_overhead: float = 0.01,
+    max_bytes: int = 2**30,
+    initial_step: int = 0,
+    on_alarm: Callable[[Alarm], object] | None = None,
+) -> TorchMonitor:
+    """Record which units of a model die, since when and why, for the Dead Units tab of TensorBoard.
+
+    Training is the same to the last bit as without it::
+
+        with watch(model, "runs/mlp", optimizer=optimizer) as monitor:
+            for x, y in data:
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+                optimizer.step()
+                monitor.step(loss=loss)
+                optimizer.zero_grad()  # this may come anywhere
+
+    A step is a step of the optimizer, with all forward passes before it: :meth:`TorchMonitor.step` adds the loss and
+    may be left out. Forward passes count in training mode and with gradients enabled, if the model itself is called.
+
+    Args:
+        model: The model. Call it as ``model(...)``.
+        log_dir: The run's directory; records go into its sub-directory ``dead_units``.
+        optimizer: Trains the model. None for updates of one's own: then each call of :meth:`TorchMonitor.step` is the
+            end of a step.
+        every: Observe every n-th step; None to choose by cost.
+        layers: Which layers to watch, by name (as in ``named_modules``) or object; a module stands for all within it.
+            Rows of an embedding are watched only if it is named here. None for all.
+        output_layers: Which of them give the model's output; None to see it by what the model returns.
+        thresholds: The numbers behind the verdicts, as :class:`~deadunits_tb.Thresholds` or some of them by name.
+        scaler: The ``GradScaler``, if there is one. It is also found by itself, when it first makes a step.
+        max_overhead: Share of the training time that observing may take, beyond an opening allowance of two seconds,
+            where ``every`` is None.
+        max_bytes: Most bytes of the run's event files.
+        initial_step: Number of the first step; above 0 where training is resumed.
+        on_alarm: Called with an :class:`~deadunits_tb.Alarm` when units enter an alarm state.
+
+    Raises:
+        InvalidArgumentError: An argument has the wrong type or value, nothing can be watched, the optimizer trains
+            another model, or the model is being watched already.
+        UnknownNameError: There is no such layer or threshold.
+        LogDirectoryError: The log directory cannot be written.
+        MissingDependencyError: This version of PyTorch cannot be watched.
+    """
+    check_log_dir(log_dir)
+    check_whole("every", every, 1, none="to choose by cost")
+    check_share("max_overhead", max_overhead)
+    check_whole("max_bytes", max_bytes, 1)
+    check_whole("initial_step", initial_step, 0)
+    torch_private.check_version()
+    root = _root(model)
+    inner = _checked_optimizer(optimizer, root)
+    if scaler is not None and not (hasattr(scaler, "unscale_") and hasattr(scaler, "is_enabled")):
+        raise InvalidArgumentError(f"scaler must be a torch.amp.GradScaler, or None without one, not {scaler!r}")
+    numbers = _checked_thresholds(thresholds)
+    chosen, outputs = _checked_layers("layers", layers), _checked_layers("output_layers", output_layers)
+    survey(root, chosen, outputs)  # what is wrong there is said before there is a file
+    monitor = Monitor(
+        log_dir,
+        RunInfo(
+            framework=FRAMEWORK,
+            versions={"torch": torch.__version__},
+            optimizer=_optimizer_facts(inner),
+            thresholds=numbers,
+            every=every,
+        ),
+        every=every,
+        max_overhead=max_overhead,
+        max_bytes=max_bytes,
+        initial_step=initial_step,
+        on_alarm=on_alarm,
+    )
+    tap = UnitTap(
+        root,
+        inner,
+        monitor,
+        chosen=chosen,
+        outputs=outputs,
+        thresholds=numbers,
+        scaler=scaler,
+        first_step=initial_step,
+    )
+    return TorchMonitor(monitor, tap)
+
+
+class TorchMonitor:
+    """What :func:`watch` returns; a context manager that closes itself."""
+
+    def __init__(self, monitor: Monitor, tap: UnitTap) -> None:
+        self._monitor = monitor
+        self._tap = tap
+
+    def __enter__(self) -> TorchMonitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def step(self, loss: torch.Tensor | float | None = None, step: int | None = None) -> None:
+        """Say that a step is over. Never raises.
+
+        With an optimizer its steps are counted where they are made: this only adds what is said here, and calling it
+        twice, or never, changes no count; nor does a call after a step that a ``GradScaler`` has skipped. Without an
+        optimizer this is the end of a step, if there was a forward pass since the last one: call it after the weights
+        were updated, or their change is not known.
+
+        Args:
+            loss: Of the step. A tensor is not waited for.
+            step: Number of the step that is over, where it is not what was counted; the count goes on from there.
+        """
+        self._tap.end_step(loss, step)
+
+    def close(self) -> None:
+        """Take all hooks away, record what is left, and wait for the file. May be called again."""
+        self._tap.ending = True
+        self._tap.close()
+        self._monitor.close()
+
+    def flush(self) -> None:
+        """Wait until the records made so far are in the file."""
+        self._tap.hand_over()
+        self._monitor.flush()
+
+    @property
+    def dead_fraction(self) -> float:
+        """Share of all units that are dead at the last record, NaN before the first."""
+        self._tap.hand_over()
+        return self._monitor.dead_fraction
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Layer to state to number of units, at each layer's last record."""
+        self._tap.hand_over()
+        return self._monitor.counts
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Layer that is not observed to the reason."""
+        return {one.layer: one.reason for one in self._monitor.skipped}
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What went wrong so far, each once."""
+        return self._monitor.errors
+
+    @property
+    def current_step(self) -> int:
+        """Number of the step that is under way."""
+        return self._tap.step
+
+
+def _root(model: Any) -> nn.Module:
+    """The module whose forward passes count."""
+    if not isinstance(model, nn.Module):
+        raise InvalidArgumentError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+        model = model.module
+    for hook in torch_private.forward_hooks(model):
+        if isinstance(hook, torch_private.RootHook):
+            raise InvalidArgumentError(
+                f"this {type(model).__name__} is being watched already: close that monitor before you begin another"
+            )
+    return model
+
+
+def _checked_optimizer(optimizer: Any, model: nn.Module) -> Any:
+    while isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):  # wrapped, as by Accelerate
+        optimizer = optimizer.optimizer
+    if optimizer is None:
+        return None
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InvalidArgumentError(
+            f"optimizer must be a torch.optim.Optimizer, or None for updates of your own, not {optimizer!r}"
+        )
+    of_model = {id(parameter) for parameter in model.parameters()}
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not any(id(parameter) in of_model for parameter in held):
+        raise InvalidArgumentError(
+            f"the {type(optimizer).__name__} holds none of the {len(of_model)} parameters of this "
+            f"{type(model).__name__}, but {len(held)} others: give the optimizer that trains this model"
+        )
+    return optimizer
+
+
+def _checked_layers(name: str, layers: Any) -> tuple[str | nn.Module, ...] | None:
+    if layers is None:
+        return None
+    if isinstance(layers, (str, nn.Module)) or not isinstance(layers, Iterable):
+        raise InvalidArgumentError(f"{name} must be a list of names or modules, or None for all, not {layers!r}")
+    chosen = tuple(layers)
+    for one in chosen:
+        if not isinstance(one, (str, nn.Module)):
+            raise InvalidArgumentError(f"{name} must hold names or modules, not {one!r}")
+    if not chosen:
+        raise InvalidArgumentError(f"{name} is empty: leave it out")
+    return chosen
+
+
+def _checked_thresholds(thresholds: Any) -> Thresholds:
+    if thresholds is None:
+        return Thresholds()
+    if isinstance(thresholds, Thresholds):
+        return thresholds
+    if isinstance(thresholds, Mapping):
+        return Thresholds.from_dict(thresholds)
+    raise InvalidArgumentError(f"thresholds must be Thresholds or a mapping of some of them, not {thresholds!r}")
+
+
+def _optimizer_facts(optimizer: Any) -> dict[str, str | float]:
+    if optimizer is None:
+        return {}
+    settings = {
+        name: value if isinstance(value, str) else float(value)
+        for name, value in optimizer.param_groups[0].items()
+        if isinstance(value, (str, int, float))
+    }
+    return {"class": type(optimizer).__name__, **settings}
