@@ -36,6 +36,31 @@ def carried(value: Any, trace: Any) -> Any:
     return value if isinstance(value, jax.Array) else None
 
 
+def function_name(eqn: Any) -> str:
+    """The name of the function that an operation calls, empty if it has none."""
+    inner = eqn.params.get("call_jaxpr")
+    if "name" in eqn.params or inner is None:
+        return str(eqn.params.get("name", ""))
+    inner = getattr(inner, "jaxpr", inner)
+    if len(inner.eqns) == 1 and "name" in inner.eqns[0].params:
+        return str(inner.eqns[0].params["name"])
+    return str(getattr(getattr(inner, "debug_info", None), "func_name", ""))
+
+
+def evaluated(eqn: Any, inputs: list[Any]) -> list[Any]:
+    """What an operation of a traced function gives for some inputs.
+
+    Args:
+        eqn: The operation.
+        inputs: Its operands, which may be traced themselves.
+    """
+    found = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = found if isinstance(found, tuple) else ((), found)  # functions are apart in older versions
+    with eqn.ctx.manager:
+        result = eqn.primitive.bind(*functions, *inputs, **params)
+    return list(result) if eqn.primitive.multiple_results else [result]
+
+
 def check_version() -> None:
     """Find out whether this version of JAX gives out what the taps need, by trying.
 
@@ -47,7 +72,7 @@ def check_version() -> None:
     def step(x: Any) -> Any:
         trace = trace_of_now()
 
-        @jax.custom_vjp
+        @jax.custom_vjp  # type: ignore[untyped-decorator]  # of a package whose types are not read
         def tap(value: Any) -> Any:
             return value
 

@@ -39,12 +39,12 @@ def observe_weights(
             continue
         old = weights_of(name, layer, params)
         columns = columns_of(name, layer, params)
-        found = {"norm_in": _norms(columns, old)}
+        found = {"norm_in": norms(columns, old)}
         if new_params is not None:
             new = weights_of(name, layer, new_params)
-            found["change"] = _norms(columns, [_wide(two) - _wide(one) for one, two in zip(old, new, strict=True)])
+            found["change"] = norms(columns, [wide(two) - wide(one) for one, two in zip(old, new, strict=True)])
         if gradients is not None:
-            found["weight_gradient"] = _norms(columns, weights_of(name, layer, gradients))
+            found["weight_gradient"] = norms(columns, weights_of(name, layer, gradients))
         statistics = statistics.with_layer(name, **found)
     looked = jnp.array([1, new_params is not None, gradients is not None], jnp.float32)
     return statistics.with_run(looked=looked)
@@ -125,14 +125,17 @@ def _found(name: str, what: str, where: Any, params: Any) -> list[Any]:
     return arrays
 
 
-def _norms(columns: list[Columns], arrays: list[Any]) -> Any:
-    """``[units]``: norms over all incoming weights of each unit."""
-    squares = [
-        jnp.square(jnp.transpose(_wide(array), each.order).reshape(each.rows, each.units)).sum(0)
-        for each, array in zip(columns, arrays, strict=True)
-    ]
+def matrix(array: Any, columns: Columns) -> Any:
+    """``[rows, units]`` of an array of weights, in float32."""
+    return jnp.transpose(wide(array), columns.order).reshape(columns.rows, columns.units)
+
+
+def norms(columns: list[Columns], arrays: list[Any]) -> Any:
+    """``[units]``: norms over all weights of each unit, in several arrays."""
+    squares = [jnp.square(matrix(array, each)).sum(0) for each, array in zip(columns, arrays, strict=True)]
     return jnp.sqrt(sum(squares[1:], squares[0]))
 
 
-def _wide(array: Any) -> Any:
+def wide(array: Any) -> Any:
+    """In float32, and without a gradient."""
     return lax.stop_gradient(array).astype(jnp.float32)

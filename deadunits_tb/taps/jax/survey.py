@@ -1,0 +1,387 @@
+"""Find the layers of a function in JAX, and the activation function behind each, in what JAX has traced of it.
+
+A *trail* begins where parameters of two axes or more are multiplied with something, and is handed on by normalisation,
+dropout, pooling, additions, casts and reshapes to the first activation function. Where it is lost before, the layer
+counts as linear. Nothing is run here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax.extend import core
+
+from deadunits_tb.capture.activation_functions import field_name
+from deadunits_tb.taps.jax.private import function_name
+from deadunits_tb.taps.jax.statistics import Layer
+
+Path = tuple[int, ...]
+"""Of an operation: its number, after those of the compiled functions around it."""
+
+_HANDS_ON = frozenset(
+    {
+        *("add", "add_any", "sub", "mul", "div", "neg", "select_n", "convert_element_type", "copy", "copy_p", "name"),
+        *("stop_gradient", "optimization_barrier", "reduce_precision", "sharding_constraint", "clamp", "pow", "square"),
+        *("reduce_window_max", "reduce_window_sum", "reduce_window_min", "reduce_window", "sqrt", "exp", "integer_pow"),
+    }
+)
+_NO_FUNCTION = frozenset({"linear", "softmax", "log_softmax", "exponential", "glu"})
+_PRIMITIVES = {"tanh": "tanh", "logistic": "sigmoid"}
+_LONGEST_GATE = 16
+_GATE = dict.fromkeys(("mul", "add", "sub", "div", "neg", "integer_pow", "square", "convert_element_type", "sqrt")) | {
+    **dict.fromkeys(("tanh", "erf", "erfc"), "gelu"),
+    "logistic": "silu",
+}
+"""Operations in functions like GELU, to the name of the function that they are typical of."""
+_UNSEEN = "its weights are used in no product outside of scan, while_loop, cond and checkpoint: use observe() there"
+_WEIGHT_KEYS = frozenset({"kernel", "weight", "w"})
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Picks one array out of the parameters."""
+
+    number: int
+
+    def __call__(self, params: Any) -> Any:
+        """The array."""
+        return jax.tree.leaves(params)[self.number]
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """Where a layer is looked at.
+
+    Attributes:
+        layer: Its name.
+        operand: Of the activation function that takes the layer in; None to look at what a linear layer gives out.
+        length: Of how many operations the activation function consists.
+    """
+
+    layer: str
+    operand: int | None = None
+    length: int = 1
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        layers: By name, in the order of their calls.
+        taps: Where to look.
+        opened: Compiled functions that have taps within.
+        skipped: Name of what is not watched to the reason.
+    """
+
+    layers: dict[str, Layer] = field(default_factory=dict)
+    taps: dict[Path, Tap] = field(default_factory=dict)
+    opened: set[Path] = field(default_factory=set)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """A parameter, or what a cast or transposition has made of it: which, and which of its axes each axis is."""
+
+    number: int
+    axes: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Trail:
+    """One call of a layer on its way to an activation function."""
+
+    name: str
+    layer: Layer
+    at: Path
+    """Where to look."""
+    axes: tuple[int, ...]
+    """Of the units there."""
+    function: str | None = None
+    taken: Tap | None = None
+
+    def end(self, function: str, at: Path, tap: Tap, axes: tuple[int, ...]) -> None:
+        """An activation function takes the layer in."""
+        self.function, self.at, self.taken, self.axes = function, at, tap, axes
+
+
+@dataclass(frozen=True, slots=True)
+class _Units:
+    """A trail has come to here: axes of the units."""
+
+    trail: _Trail
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Of one value: parameters are there from the start, units on a trail, sources are the layers it depends on."""
+
+    what: _Weight | _Units | None = None
+    param: bool = False
+    sources: frozenset[str] = frozenset()
+
+
+_NOTHING = _Known()
+
+
+def survey(jaxpr: Any, names: Sequence[str], numbers: Sequence[int]) -> Survey:
+    """Find the layers of a traced function.
+
+    Args:
+        jaxpr: Of the function; its first inputs are the parameters.
+        names: Of the parameters, in their order.
+        numbers: Of the parameters among all leaves of their tree.
+    """
+    walk = _Walk(names, numbers)
+    inputs = [
+        _Known(_Weight(at, tuple(range(len(var.aval.shape)))), param=True) if at < len(names) else _NOTHING
+        for at, var in enumerate(jaxpr.invars)
+    ]
+    walk.through(jaxpr, inputs, ())
+    return walk.found(jaxpr)
+
+
+class _Walk:
+    def __init__(self, names: Sequence[str], numbers: Sequence[int]) -> None:
+        self._names = names
+        self._numbers = numbers
+        self._trails: list[_Trail] = []
+        self._consumed: set[str] = set()
+
+    def through(self, jaxpr: Any, inputs: Sequence[_Known], path: Path) -> list[_Known]:
+        known: dict[Any, _Known] = dict(zip(jaxpr.invars, inputs, strict=True))
+
+        def of(atom: Any) -> _Known:
+            return _NOTHING if isinstance(atom, core.Literal) else known.get(atom, _NOTHING)
+
+        behind = 0  # operations that belong to an activation function before them
+        for number, eqn in enumerate(jaxpr.eqns):
+            operands = [of(atom) for atom in eqn.invars]
+            sources: frozenset[str] = frozenset().union(*(each.sources for each in operands))
+            if behind := max(behind - 1, self._gate(jaxpr, number, operands, path)):
+                known.update(dict.fromkeys(eqn.outvars, _Known(None, False, sources)))
+            else:
+                known.update(zip(eqn.outvars, self._after(eqn, operands, (*path, number)), strict=True))
+        return [of(atom) for atom in jaxpr.outvars]
+
+    def found(self, jaxpr: Any) -> Survey:
+        survey = Survey()
+        for trail in self._trails:
+            first = survey.layers.get(trail.name)
+            axes = trail.axes
+            layer = Layer(
+                units=trail.layer.units,
+                activation_function=trail.function or "linear",
+                unit_axis=axes[0] if len(axes) == 1 else axes,
+                weights=trail.layer.weights,
+                weight_unit_axis=trail.layer.weight_unit_axis,
+                role="hidden" if trail.name in self._consumed else "output",
+                kind=trail.layer.kind,
+            )
+            if first is not None and (first.activation_function, first.unit_axis) != (
+                layer.activation_function,
+                layer.unit_axis,
+            ):
+                continue  # the same weights in another role: only what is like the first call is looked at
+            survey.layers[trail.name] = first or layer
+            survey.taps[trail.at] = trail.taken or Tap(trail.name)
+            survey.opened |= {trail.at[:length] for length in range(1, len(trail.at))}
+        for at, name in enumerate(self._names):
+            known = {layer_name(name), name.rpartition("/")[0]} & set(survey.layers)
+            if len(jaxpr.invars[at].aval.shape) > 1 and not known:
+                survey.skipped[layer_name(name)] = _UNSEEN
+        return survey
+
+    def _after(self, eqn: Any, operands: list[_Known], path: Path) -> list[_Known]:
+        """What is known of the results of an operation."""
+        name = eqn.primitive.name
+        sources: frozenset[str] = frozenset().union(*(each.sources for each in operands))
+        param = bool(operands) and all(
+            each.param or isinstance(atom, core.Literal) for each, atom in zip(operands, eqn.invars, strict=True)
+        )
+        plain = [_Known(None, param and any(each.param for each in operands), sources) for _ in eqn.outvars]
+        if name in ("dot_general", "conv_general_dilated"):
+            return [self._multiplied(eqn, operands, path, sources) or plain[0]]
+        if self._is_function(eqn, operands, path):
+            return plain
+        if name in ("jit", "pjit", "closed_call", "core_call"):
+            inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+            results = self.through(getattr(inner, "jaxpr", inner), operands, path)
+            return [
+                _Known(result.what, result.param or each.param, result.sources | sources)
+                for result, each in zip(results, plain, strict=True)
+            ]
+        if len(eqn.outvars) != 1:
+            return plain
+        shape = eqn.outvars[0].aval.shape
+        carried = [
+            (each.what, atom.aval.shape)
+            for each, atom in zip(operands, eqn.invars, strict=True)
+            if each.what is not None
+        ]
+        # Of two trails that meet the later one goes on: the earlier is that of a residual connection.
+        carried.sort(key=lambda pair: self._trails.index(pair[0].trail) if isinstance(pair[0], _Units) else -1)
+        for what, before in reversed(carried):
+            if isinstance(what, _Weight):
+                axes = _moved(eqn, before, shape, what.axes) if param else None
+                if axes is not None:
+                    return [_Known(_Weight(what.number, axes), True, sources)]
+                continue
+            moved = _moved_units(eqn, before, shape, what.axes)
+            if moved is not None:
+                if name in ("add", "add_any") and any(each.param for each in operands) and what.trail.taken is None:
+                    self._with_bias(what.trail, path, moved)
+                return [_Known(_Units(what.trail, moved), False, sources)]
+        return plain
+
+    def _gate(self, jaxpr: Any, number: int, operands: list[_Known], path: Path) -> int:
+        """Of how many operations a function like GELU consists that begins here; 0 if none does."""
+        units = [(at, each.what) for at, each in enumerate(operands) if isinstance(each.what, _Units)]
+        if len(units) != 1 or units[0][1].trail.taken is not None:
+            return 0
+        operand, what = units[0]
+        function, length = gate(jaxpr.eqns, number, jaxpr.eqns[number].invars[operand])
+        if function is not None:
+            what.trail.end(function, (*path, number), Tap(what.trail.name, operand, length), what.axes)
+        return length
+
+    def _multiplied(self, eqn: Any, operands: list[_Known], path: Path, sources: frozenset[str]) -> _Known | None:
+        weighted = [at for at, each in enumerate(operands) if isinstance(each.what, _Weight)]
+        if len(weighted) != 1 or operands[1 - weighted[0]].param:
+            return None
+        which = weighted[0]
+        weight = operands[which].what
+        assert isinstance(weight, _Weight)
+        if len(weight.axes) < 2:
+            return None
+        shape = eqn.outvars[0].aval.shape
+        axes: tuple[int, ...]
+        if eqn.primitive.name == "conv_general_dilated":
+            numbers = eqn.params["dimension_numbers"]
+            if which != 1 or eqn.params.get("batch_group_count", 1) != 1:
+                return None
+            axes, own, kind = (numbers.out_spec[1],), (numbers.rhs_spec[0],), "Conv"
+        else:
+            contracting, batch = eqn.params["dimension_numbers"]
+            if batch[which]:
+                return None
+            ranks = [len(atom.aval.shape) for atom in eqn.invars]
+            free = [[d for d in range(ranks[at]) if d not in (*contracting[at], *batch[at])] for at in range(2)]
+            start = len(batch[0]) + (len(free[0]) if which == 1 else 0)
+            axes, own, kind = tuple(range(start, start + len(free[which]))), tuple(free[which]), "Dense"
+        if not axes or len(shape) == len(axes):
+            return None
+        weight_axes = tuple(weight.axes[axis] for axis in own)
+        layer = Layer(
+            units=math.prod(shape[axis] for axis in axes),
+            weights=Leaf(self._numbers[weight.number]),
+            weight_unit_axis=weight_axes[0] if len(weight_axes) == 1 else weight_axes,
+            kind=kind,
+        )
+        name = layer_name(self._names[weight.number])
+        trail = _Trail(name, layer, path, axes)
+        self._trails.append(trail)
+        self._consumed |= operands[1 - which].sources
+        return _Known(_Units(trail, axes), False, frozenset({name}))
+
+    def _is_function(self, eqn: Any, operands: list[_Known], path: Path) -> bool:
+        """Whether an operation is an activation function on a trail; then the trail ends."""
+        units = [(at, each.what) for at, each in enumerate(operands) if isinstance(each.what, _Units)]
+        if len(units) != 1 or len(eqn.outvars) != 1:
+            return False
+        function = _function(eqn)
+        operand, what = units[0]
+        if function is None or function in _NO_FUNCTION or eqn.outvars[0].aval.shape != eqn.invars[operand].aval.shape:
+            return False
+        if what.trail.taken is None:
+            what.trail.end(function, path, Tap(what.trail.name, operand), what.axes)
+        return True
+
+    def _with_bias(self, trail: _Trail, path: Path, axes: tuple[int, ...]) -> None:
+        """A linear layer gives out what it is after its bias, and no later."""
+        if trail.at[:-1] == path[:-1]:
+            trail.at, trail.axes = path, axes
+
+
+def layer_name(parameter: str) -> str:
+    """Name of the layer that a parameter belongs to: ``mlp/hidden`` for ``mlp/hidden/kernel``."""
+    layer, _, last = parameter.rpartition("/")
+    return layer if layer and last in _WEIGHT_KEYS else parameter
+
+
+def gate(eqns: Sequence[Any], number: int, value: Any) -> tuple[str | None, int]:
+    """Recognise functions that JAX writes out as a value times something of that value: GELU, SiLU.
+
+    Args:
+        eqns: Of the traced function.
+        number: Of the first of them that takes the value.
+        value: The variable.
+
+    Returns:
+        Name of the function, and how many operations it is; None and 0 if there is no such function.
+    """
+    made: list[Any] = [value]
+    seen = None
+    for length, eqn in enumerate(eqns[number : number + _LONGEST_GATE], 1):
+        takes = [atom for atom in eqn.invars if not isinstance(atom, core.Literal)]
+        name = eqn.primitive.name
+        if not all(any(atom is one for one in made) for atom in takes) or name not in _GATE:
+            break
+        if name == "mul" and seen is not None and len(takes) == 2 and any(atom is value for atom in takes):
+            return seen, length
+        seen = _GATE[name] or seen
+        made += eqn.outvars
+    return None, 0
+
+
+def _function(eqn: Any) -> str | None:
+    name = eqn.primitive.name
+    if name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call"):
+        return field_name(function_name(eqn))
+    if name == "max" and any(
+        isinstance(atom, core.Literal) and not atom.aval.shape and atom.val == 0 for atom in eqn.invars
+    ):
+        return "relu"
+    return _PRIMITIVES.get(name)
+
+
+def _moved(eqn: Any, before: tuple[int, ...], shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Which axis of the parameter each axis is, after an operation; None where that is lost."""
+    if eqn.primitive.name == "transpose":
+        return tuple(axes[axis] for axis in eqn.params["permutation"])
+    return axes if eqn.primitive.name in _HANDS_ON and before == shape else None
+
+
+def _moved_units(
+    eqn: Any, before: tuple[int, ...], shape: tuple[int, ...], axes: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """Where the units are after an operation; None where that is lost."""
+    name = eqn.primitive.name
+    if name == "transpose":
+        permutation = list(eqn.params["permutation"])
+        return tuple(permutation.index(axis) for axis in axes)
+    if name == "broadcast_in_dim":
+        moved = tuple(eqn.params["broadcast_dimensions"][axis] for axis in axes)
+        return moved if all(shape[new] == before[old] for new, old in zip(moved, axes, strict=True)) else None
+    if name in ("reshape", "squeeze", "expand_dims"):
+        return _reshaped(before, shape, axes)
+    if name not in _HANDS_ON or len(before) != len(shape):
+        return None
+    return axes if all(shape[axis] == before[axis] for axis in axes) else None
+
+
+def _reshaped(before: tuple[int, ...], shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...] | None:
+    if list(axes) != list(range(axes[0], axes[0] + len(axes))):
+        return None
+    outside, units = math.prod(before[: axes[0]]), math.prod(before[axis] for axis in axes)
+    for start in range(len(shape)):
+        for end in range(start + 1, len(shape) + 1):
+            if math.prod(shape[:start]) == outside and math.prod(shape[start:end]) == units and shape[start] != 1:
+                return tuple(range(start, end)) if units > 1 else None
+    return None
