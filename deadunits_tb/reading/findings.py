@@ -66,7 +66,7 @@ def _merge(cause: str, group: list[Suspicion]) -> Finding:
     return Finding(
         cause=cause,
         level=max(s.level for s in group),
-        layers=tuple(s.layer for s in group),
+        layers=tuple(dict.fromkeys(layer for s in group for layer in s.layers)),
         step=min(steps) if steps else None,
         confidence=max(s.confidence for s in group),
         evidence=_distinct(s.evidence for s in group),
