@@ -80,7 +80,14 @@ LOSSES = frozenset(
     )
 )
 LOOKS = frozenset(
-    {*_spellings("size dim numel is_floating_point is_contiguous stride data_ptr item get_device"), T.shape.__get__}
+    {
+        *_spellings(
+            "size dim numel nelement element_size is_floating_point is_complex is_contiguous stride data_ptr item get_device "
+            "register_hook retain_grad zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones "
+            "new_empty new_full new_tensor isnan isinf isfinite tolist numpy"
+        ),
+        T.shape.__get__,
+    }
     | {T.dtype.__get__, T.device.__get__, T.requires_grad.__get__, T.grad_fn.__get__, T.is_leaf.__get__}
     | {T.layout.__get__, T.is_cuda.__get__, T.ndim.__get__, T.is_nested.__get__, T.is_sparse.__get__}
 )

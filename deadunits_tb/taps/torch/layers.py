@@ -181,11 +181,12 @@ def survey(model: Any, chosen: Sequence[str | Any] | None = None, outputs: Seque
                 skipped[label] = f"not used as the weights of a linear map or a convolution in {type(module).__name__}"
     if not watched and not loose:
         raise InvalidArgumentError(_nothing(model, modules, chosen))
+    taken = {id(one.parameter) for layer in watched.values() for group in layer.incoming for one in group}
     return Survey(
         watched,
         by_weight,
         tuple(by_module),
-        {key: layer for key, layer in loose.items() if key not in by_weight},
+        {key: layer for key, layer in loose.items() if key not in taken},
         tuple(activations),
         {} if wanted is not None else skipped,
         any(isinstance(module, EMBEDDINGS) for module in modules.values()),
