@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -150,6 +151,37 @@ class TorchMonitor:
             step: Number of the step that is over, where it is not what was counted; the count goes on from there.
         """
         self._tap.end_step(loss, step)
+
+    @contextmanager
+    def forward_pass(self, *inputs: Any) -> Iterator[None]:
+        """Take what the body computes for a forward pass of the model, where ``model(...)`` itself is not called.
+
+        ::
+
+            with monitor.forward_pass(x):
+                loss = F.cross_entropy(model.head(model.features(x)), y)
+
+        Calls of the model in the body belong to it and are not counted again.
+
+        Args:
+            inputs: What the model is given: tensors, or structures of them.
+        """
+        opened = self._tap.begin_pass(None, inputs)
+        try:
+            yield
+        except BaseException:
+            self._tap.finish_pass(opened, None, failed=True)
+            raise
+        self._tap.finish_pass(opened, None, failed=False)
+
+    def expect(self, total_steps: int | None) -> None:
+        """Say at which step training is expected to end: what observing may cost is spread over that.
+
+        Args:
+            total_steps: Counted like the steps; None if unknown.
+        """
+        check_whole("total_steps", total_steps, 0, none="if unknown")
+        self._monitor.expect(total_steps)
 
     def close(self) -> None:
         """Take all hooks away, record what is left, and wait for the file. May be called again."""

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import median
 from time import perf_counter
@@ -159,17 +158,6 @@ class UnitTap:
         self._reductions.release()
 
     # Forward passes
-
-    @contextmanager
-    def forward_pass(self) -> Iterator[None]:
-        """Follow what the body calls as a forward pass of the model, where ``model(...)`` itself is not called."""
-        opened = self.begin_pass(None)
-        try:
-            yield
-        except BaseException:
-            self.finish_pass(opened, None, failed=True)
-            raise
-        self.finish_pass(opened, None, failed=False)
 
     def begin_pass(self, frame: FrameType | None, inputs: Sequence[Any] = ()) -> Pass | None:
         """Begin to follow a forward pass, if it is to be observed.
