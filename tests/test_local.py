@@ -1,12 +1,14 @@
 """The local provider says what TensorBoard's own says of whole files, and of damaged ones shows what can be shown."""
 
+import io
 import pathlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_UNKNOWN
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING, DT_UINT16
 from tensorboard.data.provider import RunTagFilter
@@ -61,12 +63,12 @@ def put(directory: pathlib.Path, *frames: bytes, name="events.out.tfevents.1") -
 
 @pytest.fixture(scope="module")
 def log_dir(tmp_path_factory) -> pathlib.Path:
-    """Two runs, one of them resumed and rewound, and the log directory itself a run."""
+    """Two runs, one of them resumed, and the log directory itself a run."""
     top = tmp_path_factory.mktemp("logs")
     for at, run in enumerate(("", "a", "b/c d ü")):
         event_files.write_run(top / run, event_files.simulated(9, 30, seed=at))
     recorder = Recorder(top / "a", RunInfo())
-    event_files.write(recorder, event_files.simulated(9, 25, seed=5), first=10)
+    event_files.write(recorder, event_files.simulated(9, 40, seed=5), first=30)
     recorder.close()
     return top
 
@@ -167,10 +169,29 @@ def test_of_points_at_one_step_the_last_wins(tmp_path):
     assert [(p[0], p[3]) for p in tensors(LocalDataProvider(tmp_path))["."]["tag"]] == [(1, b"payload"), (2, b"last")]
 
 
-def test_a_session_makes_void_what_was_written_from_its_first_step_on(tmp_path):
-    start = Event(step=3, session_log=SessionLog(status=SessionLog.START))
-    put(tmp_path, *(event(step) for step in range(1, 6)), event(5, "other"), frame(start.SerializeToString()), event(4))
-    assert steps(LocalDataProvider(tmp_path)) == {".": {"tag": [1, 2, 4]}}
+def test_what_a_later_session_makes_void_is_kept_as_by_the_data_server(tmp_path):
+    event_files.write_run(tmp_path, event_files.simulated(9, 30))
+    event_files.write_run(tmp_path, event_files.simulated(9, 20))
+    mine = LocalDataProvider(tmp_path)
+    assert {len(data) for data in tensors(mine)["dead_units"].values()} == {30, 20}
+    with event_files.provider("rust", tmp_path) as theirs:
+        assert tensors(mine) == tensors(theirs)
+
+
+def test_tags_under_our_name_that_are_not_marked_as_tensors_are_said(tmp_path):
+    def unmarked(tag):
+        message = Event.FromString(next(read_frames(io.BytesIO(event(1, tag)), 0, 10**6)).payload)
+        message.summary.value[0].metadata.data_class = DATA_CLASS_UNKNOWN
+        return frame(message.SerializeToString())
+
+    path = put(tmp_path, unmarked("a"), event(1), unmarked("b"), unmarked("b"), event(2, "other", mine=False))
+    provider = LocalDataProvider(tmp_path)
+    assert steps(provider) == {".": {"tag": [1]}}
+    assert provider.notes == [
+        f"{path}: 2 tags under our plugin's name not marked as tensors (data_class) were left out, as by TensorBoard"
+    ]
+    with event_files.provider("python", tmp_path) as theirs:
+        assert steps(theirs) == {".": {"tag": [1]}}
 
 
 def test_the_metadata_of_a_tag_are_those_of_its_first_point(tmp_path):

@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import pathlib
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -130,6 +131,28 @@ def test_of_two_writers_the_later_one_wins_from_its_first_step_on(kind: str, tmp
     kept = [record for record in next(iter(first.values())) if record.window.step < begins]
     with provider(kind, tmp_path) as source:
         assert_same(RunReader(source).history(".", CONTEXT).layers["dense"], [*kept, *next(iter(second.values()))])
+
+
+@pytest.mark.parametrize("kind", PROVIDERS)
+def test_a_run_that_a_later_one_hides_is_said(kind: str, tmp_path: pathlib.Path) -> None:
+    hidden, shown = simulated(5, 40), simulated(5, 30, seed=3)
+    write_run(tmp_path / "run", hidden)
+    write_run(tmp_path / "run", shown)
+    ((_, records),) = shown.items()
+    with provider(kind, tmp_path) as source:
+        reader = RunReader(source)
+        (summary,) = reader.runs(CONTEXT)
+        run = reader.history("run", CONTEXT)
+        assert summary.last_step == run.last_step == records[-1].window.step
+        assert_same(run.layers["dense"], list(records))
+    (note,) = run.notes
+    assert re.match(
+        r"an earlier run in the same directory, begun 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC, is hidden with ", note
+    )
+    assert note.endswith("Give each run a log directory of its own")
+    if kind != "python":  # which drops them itself
+        first, last = (next(iter(hidden.values()))[at].window.step for at in (0, -1))
+        assert f"40 records of steps {first:,} to {last:,}: a later run began again at step {first:,}." in note
 
 
 def test_runs_come_in_natural_order_by_the_directory_that_the_user_named(tmp_path: pathlib.Path) -> None:

@@ -55,6 +55,7 @@ def test_the_object_has_the_keys_that_are_promised(log_dir: pathlib.Path) -> Non
         assert list(run) == [
             "run", "first_step", "last_step", "records", "records_written", "framework", "thresholds", "overhead",
             "errors", "skipped", "layers", "findings", "revivals",
+            "notes",
         ]  # fmt: skip
         for layer in run["layers"]:
             assert list(layer) == ["layer", "kind", "role", "units", "activation_function", "states", "flagged"]
@@ -174,6 +175,33 @@ def test_people_read_how_far_the_figures_can_be_trusted(log_dir: pathlib.Path) -
     assert "0.8 % of the training time" in text
     assert "layer embedding was not observed: its rows are not units" in text
     assert "the monitor said: tap failed: [bold]x" in text
+
+
+def test_many_skipped_layers_are_named_under_their_reason(tmp_path: pathlib.Path) -> None:
+    ((info, records),) = simulated(8, 5).items()
+    skipped = [Skipped(f"table_{at}", "its rows are not units") for at in range(50)]
+    skipped.insert(7, Skipped("head", "it was never called"))
+    recorder = Recorder(tmp_path, RunInfo(layers=(info,)))
+    window = records[0].window
+    recorder.write(
+        RunRecord(window.step, window.wall_time, 8, 1, 1, skipped=tuple(skipped)), records[:1], {info.name: info}
+    )
+    recorder.close()
+    text = " ".join(printed(tmp_path).split())
+    assert "50 layers were not observed: its rows are not units: table_0, table_1, " in text
+    assert "table_48 and table_49" in text
+    assert "layer head was not observed: it was never called" in text
+    (run,) = object_of(tmp_path)["runs"]
+    assert [one["layer"] for one in run["skipped"]] == [one.layer for one in skipped]
+
+
+def test_a_run_that_a_later_one_hides_is_said(tmp_path: pathlib.Path) -> None:
+    for _ in range(2):
+        write_run(tmp_path, simulated(8, 5))
+    (run,) = object_of(tmp_path)["runs"]
+    (note,) = run["notes"]
+    assert "is hidden with its 5 records of steps" in note
+    assert f"left out: {note}" in " ".join(printed(tmp_path, width=300).split())
 
 
 def test_the_worst_layer_comes_first(tmp_path: pathlib.Path) -> None:

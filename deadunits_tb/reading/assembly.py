@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from deadunits_tb.reading.history import LayerHistory, Place
+from deadunits_tb.reading.notes import hidden_run
 from deadunits_tb.reading.phrases import count
 from deadunits_tb.reading.series import Arrays, StatesSeries, StatisticsSeries, SummarySeries
 from deadunits_tb.run_record import RunInfo, RunRecord
@@ -31,6 +32,15 @@ def limits_of(series: Iterable[StatesSeries | SummarySeries]) -> Limits:
         limits[session] = limit
         limit = min(limit, begins[session])
     return limits
+
+
+def note_hidden_runs(series: Sequence[StatesSeries | SummarySeries], limits: Limits, note: Note) -> None:
+    """Say of each session without a record that counts that a later run in the same directory hides it."""
+    for session, limit in sorted(limits.items()):
+        steps = {step for one in series if one.info.session == session for step in one.steps.tolist()}
+        if steps and min(steps) >= limit:
+            held = f"{count(len(steps), 'record')} of steps {min(steps):,} to {max(steps):,}"
+            note(hidden_run(session, held, f"a later run began again at step {limit:,}"))
 
 
 def run_records(summaries: Iterable[SummarySeries], limits: Limits) -> tuple[RunRecord, ...]:

@@ -1,4 +1,7 @@
-"""The event files of one directory, merged: what a run has recorded, and what was wrong with the files."""
+"""The event files of one directory, merged: what a run has recorded, and what was wrong with the files.
+
+What a later session made void is kept, as TensorBoard's data server keeps it: whoever reads on hides it, and says so.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 from tensorboard.compat import tf
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING, DT_UINT16
@@ -20,6 +23,7 @@ from tensorboard.data import provider
 
 from deadunits_tb.errors import FormatError
 from deadunits_tb.metadata import PLUGIN_NAME
+from deadunits_tb.reading.phrases import count
 from deadunits_tb.tfrecord import read_frames
 
 
@@ -49,7 +53,7 @@ class Series:
     points: list[Point] = field(default_factory=list)
 
     def drop_from(self, step: int) -> None:
-        """Training went back to this step: what was written from there on is void."""
+        """Of several points of one tag at one step, or where its steps go back, the last counts."""
         while self.points and self.points[-1].step >= step:
             self.points.pop()
 
@@ -83,6 +87,7 @@ class _File:
     unreadable: str = ""
     damaged: int = 0
     foreign: int = 0
+    unmarked: int = 0
 
     def notes(self) -> Iterator[str]:
         if self.lost or self.unreadable:
@@ -93,6 +98,9 @@ class _File:
             yield f"{self.damaged:,} damaged records were left out"
         if self.foreign:
             yield f"{self.foreign:,} tensors under our plugin's name were not written by us and were left out"
+        if self.unmarked:
+            tags = count(self.unmarked, "tag")
+            yield f"{tags} under our plugin's name not marked as tensors (data_class) were left out, as by TensorBoard"
 
 
 @dataclass(slots=True)
@@ -144,11 +152,8 @@ class EventDirectory:
     def _add(self, event: Event, file: _File) -> None:
         if self.start_time is None:
             self.start_time = event.wall_time
-        if event.session_log.status == SessionLog.START:
-            for series in self.series.values():
-                series.drop_from(event.step)
         for value in event.summary.value:
-            ours = self._series_of(value)
+            ours = self._series_of(value, file)
             if ours is None:
                 continue
             content = _content(value.tensor)
@@ -158,15 +163,17 @@ class EventDirectory:
             ours.drop_from(event.step)
             ours.points.append(Point(event.step, event.wall_time, *content))
 
-    def _series_of(self, value: Any) -> Series | None:
+    def _series_of(self, value: Any, file: _File) -> Series | None:
         """The series of a value, None if it is not ours. The metadata of a tag's first value are those of the tag."""
         tag = value.tag
         if tag not in self.series and tag not in self.strange_tags:
             metadata = value.metadata
-            if metadata.plugin_data.plugin_name == PLUGIN_NAME and metadata.data_class == DATA_CLASS_TENSOR:
+            mine = metadata.plugin_data.plugin_name == PLUGIN_NAME
+            if mine and metadata.data_class == DATA_CLASS_TENSOR:
                 self.series[tag] = Series(metadata)
             else:
                 self.strange_tags.add(tag)
+                file.unmarked += mine
         return self.series.get(tag)
 
 

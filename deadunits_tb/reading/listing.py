@@ -14,6 +14,7 @@ from tensorboard.data.provider import RunTagFilter
 from deadunits_tb.errors import FormatError
 from deadunits_tb.metadata import PLUGIN_NAME, RECORD_BLOCK, SUBDIRECTORY, TagInfo, parse, run_name
 from deadunits_tb.reading.cache import Cache
+from deadunits_tb.reading.notes import hidden_run
 from deadunits_tb.reading.phrases import count
 from deadunits_tb.reading.series import Point
 
@@ -56,8 +57,9 @@ class RunTags:
 
     @property
     def last_step(self) -> int:
-        """Step of the last record."""
-        return max(tag.last_step for tag in self.tags)
+        """Step of the last record: of the newest session, which may have begun anew at an earlier step."""
+        newest = max(tag.info.session for tag in self.tags)
+        return max(tag.last_step for tag in self.tags if tag.info.session == newest)
 
     @property
     def last_wall_time(self) -> float:
@@ -101,6 +103,7 @@ class Source:
         )
         tags: dict[str, list[Tag]] = defaultdict(list)
         refused: Counter[tuple[str, str]] = Counter()
+        emptied: set[tuple[str, int]] = set()
         for tensorboard_run, series in listed.items():
             name = run_name(tensorboard_run)
             for tag, known in series.items():
@@ -109,8 +112,13 @@ class Source:
                     refused[name, info] += 1
                 elif known.max_step is not None and known.max_wall_time is not None:
                     tags[name].append(Tag(tensorboard_run, tag, info, int(known.max_step), float(known.max_wall_time)))
+                else:
+                    emptied.add((name, info.session))
         for (name, reason), times in refused.items():
             note(name, f"{count(times, 'tag')} left out: {reason}")
+        shown = {(name, tag.info.session) for name, found in tags.items() for tag in found}
+        for name, session in sorted(emptied - shown):
+            note(name, hidden_run(session, "records", "a later run began again, and TensorBoard dropped them"))
         return {name: RunTags(name, tuple(tags[name])) for name in sorted(tags, key=natural)}
 
     def read(self, ctx: Any, experiment_id: str, tag: Tag, points: int = RECORD_BLOCK) -> Sequence[Point]:

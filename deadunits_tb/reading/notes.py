@@ -6,7 +6,24 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import overload
 
+import numpy as np
+
 _LIMIT = 20
+
+
+def hidden_run(session: int, held: str, why: str) -> str:
+    """What is said of a session of which nothing is shown.
+
+    Args:
+        session: As :class:`~deadunits_tb.metadata.TagInfo` has it.
+        held: Its records.
+        why: Nothing is shown of them.
+    """
+    began = str(np.datetime64(session // 10**6, "s")).replace("T", " ")
+    return (
+        f"an earlier run in the same directory, begun {began} UTC, is hidden with its {held}: {why}. "
+        "Give each run a log directory of its own"
+    )
 
 
 class Notes(Sequence[str]):

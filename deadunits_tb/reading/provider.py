@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from deadunits_tb.errors import FormatError, UnknownNameError
-from deadunits_tb.reading.assembly import layer_histories, limits_of, run_info, run_records
+from deadunits_tb.reading.assembly import layer_histories, limits_of, note_hidden_runs, run_info, run_records
 from deadunits_tb.reading.history import RunHistory
 from deadunits_tb.reading.listing import RunTags, Source, Tag
 from deadunits_tb.reading.notes import Notes
@@ -184,6 +184,7 @@ class RunReader:
             notes.add("the run's summary is missing: its thresholds are taken to be the defaults")
             facts = RunInfo()
         limits = limits_of([*states, *summaries])
+        note_hidden_runs([*states, *summaries], limits, notes.add)
         return RunHistory(
             run=tags.run,
             version=tags.version,

@@ -121,6 +121,7 @@ def _run(run: RunHistory) -> dict[str, Any]:
         "layers": [_layer(layer) for layer in run.layers.values()],
         "findings": [_finding(finding) for finding in written_findings(run)],
         "revivals": revivals_json(run),
+        "notes": list(run.notes),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -16,10 +16,13 @@ from deadunits_tb.reading.overview import onset_step, run_steps
 from deadunits_tb.reading.phrases import count, listing, percent, printable
 from deadunits_tb.reading.report import flagged, headline, last_states, written_findings
 from deadunits_tb.reading.revivals import revivals
+from deadunits_tb.run_record import Skipped
 from deadunits_tb.units import FLAGGED, SEVERITY, Level, UnitState
 
 _STYLES = {Level.ALARM: "bold red", Level.WARNING: "yellow", Level.INFORMATION: "cyan", Level.OK: "green"}
 _INDENT = 2
+_NAMED_AT_ONCE = 60
+"""Layers skipped for one reason whose names are printed; all are in the JSON."""
 
 
 def print_run(run: RunHistory, console: Console | None = None) -> None:
@@ -131,9 +134,22 @@ def _quality(run: RunHistory) -> list[str]:
         if latest.statistics_interval > 1:
             one_in = f"one record in {latest.statistics_interval}"
             sentences.append(f"only {one_in} holds statistics at present, to keep within the byte budget")
-        sentences += [f"layer {one.layer} was not observed: {one.reason}" for one in latest.skipped]
+        sentences += _skipped(latest.skipped)
         sentences += [f"the monitor said: {error}" for error in latest.errors]
     return [*sentences, *(f"left out: {note}" for note in run.notes)]
+
+
+def _skipped(skipped: Sequence[Skipped]) -> Iterator[str]:
+    """A sentence for each reason: often it is one for many layers."""
+    by_reason: dict[str, list[str]] = {}
+    for one in skipped:
+        by_reason.setdefault(one.reason, []).append(one.layer)
+    for reason, layers in by_reason.items():
+        if len(layers) == 1:
+            yield f"layer {layers[0]} was not observed: {reason}"
+        else:
+            named = listing(layers, limit=_NAMED_AT_ONCE)
+            yield f"{count(len(layers), 'layer')} were not observed: {reason}: {named}"
 
 
 def _print_line(label: str, style: str, sentence: str, console: Console, indent: int = _INDENT) -> None:

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { LayerLevel, LayerSummary } from "../src/api/types";
 import { runSeries } from "../src/bar/step_range";
 import type { StateCounts } from "../src/domain/states";
+import { byReason } from "../src/overview/skipped";
 import { filtered, sorted } from "../src/overview/sorting";
 import { matching } from "../src/ui/chooser";
 
@@ -58,6 +59,22 @@ describe("layers of the overview", () => {
 describe("the run as a whole", () => {
   it("adds up the strips of its layers", () => {
     expect(runSeries([{ active: [3, 2], dead: [0, 1] }, { active: [1, 1] }])).toEqual({ active: [4, 3], dead: [0, 1] });
+  });
+});
+
+describe("skipped layers", () => {
+  it("are told by reason, each layer once", () => {
+    const skipped = Array.from({ length: 50 }, (_, at) => ({
+      layer: `layer_${at}`,
+      reason: at % 10 === 3 ? "not called in training" : "rows are not units",
+    }));
+    const groups = byReason(skipped);
+    expect(groups.map(({ reason, layers }) => [reason, layers.length])).toEqual([
+      ["rows are not units", 45],
+      ["not called in training", 5],
+    ]);
+    expect(groups[1]?.layers).toEqual(["layer_3", "layer_13", "layer_23", "layer_33", "layer_43"]);
+    expect(byReason([])).toEqual([]);
   });
 });
 

@@ -12,6 +12,10 @@ from playwright.sync_api import Frame, Locator, expect
 
 import planted
 from deadunits_tb import DeadUnitsWriter
+from deadunits_tb.capture.recorder import Recorder
+from deadunits_tb.run_record import RunInfo, RunRecord, Skipped
+from deadunits_tb.units import LayerInfo
+from event_files import simulated
 from stage import Serve
 from watched import Watched
 
@@ -202,6 +206,34 @@ def test_below_a_path_prefix(watched: Watched, serve: Serve, planted_log: pathli
     tab = watched.tab(serve(planted_log, "--path_prefix=/teams/vision"), run="dying", layer="hidden_1")
     expect(tab.locator(".lead")).to_contain_text(DEAD_IN_HIDDEN_1)
     expect_pixel(tab, watched, (0.99, row_of(3)), "dead")
+
+
+def test_what_is_missing_is_said(watched: Watched, serve: Serve, tmp_path: pathlib.Path) -> None:
+    """Many layers that were skipped, an error of the monitor, and an earlier run in the same directory."""
+    info = LayerInfo("hidden", "Dense", 0, 8, "relu")
+    ((_, records),) = simulated(8, 3, name="hidden").items()
+    skipped = (
+        *(Skipped(f"table_{at}", "its rows are no units of a batch") for at in range(50)),
+        Skipped("x", "<b>odd"),
+    )
+    for _ in range(2):
+        recorder = Recorder(tmp_path / "run", RunInfo(layers=(info,)))
+        for number, record in enumerate(records, start=1):
+            said = RunRecord(record.window.step, record.window.wall_time, 8, 1, 1, records_written=number,
+                             errors=("the tap failed",), skipped=skipped)  # fmt: skip
+            recorder.write(said, [record], {info.name: info})
+        recorder.close()
+    tab = watched.tab(serve(tmp_path), run="run")
+    quality = tab.get_by_role("region", name="Data quality")
+    expect(quality).to_contain_text("Skipped layers51")
+    expect(quality).to_contain_text("50 layers: its rows are no units of a batch")
+    expect(quality).to_contain_text("x: <b>odd")
+    expect(quality.get_by_text("table_0, table_1,")).to_be_hidden()
+    quality.get_by_text("50 layers").click()
+    expect(quality.get_by_text("table_0, table_1,")).to_be_visible()
+    expect(quality).to_contain_text("the tap failed")
+    expect(quality).to_contain_text("an earlier run in the same directory")
+    expect(quality).to_contain_text("is hidden with its 3 records")
 
 
 def test_an_empty_log_directory_shows_the_code_that_fills_it(

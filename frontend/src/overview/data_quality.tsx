@@ -1,8 +1,12 @@
 /** What the verdicts rest on, and what is missing. */
 import type { ComponentChildren } from "preact";
 import type { Overview } from "../api/types";
-import { count, percent, seconds } from "../domain/format";
+import { count, counted, percent, seconds } from "../domain/format";
 import { useStore } from "../state/context";
+import { byReason } from "./skipped";
+
+/** More layers than these, skipped for one reason, are a number until they are asked for. */
+const NAMED_AT_ONCE = 5;
 
 export function DataQuality({ overview }: { readonly overview: Overview }) {
   const store = useStore();
@@ -48,9 +52,20 @@ export function DataQuality({ overview }: { readonly overview: Overview }) {
           />
         )}
         <Fact name="Skipped layers" warn={overview.skipped.length > 0} value={count(overview.skipped.length)}>
-          {overview.skipped.map(({ layer, reason }) => (
-            <li key={layer}>
-              <span class="name">{layer}</span>: {reason}
+          {byReason(overview.skipped).map(({ reason, layers }) => (
+            <li key={reason}>
+              {layers.length <= NAMED_AT_ONCE ? (
+                <>
+                  <span class="name">{layers.join(", ")}</span>: {reason}
+                </>
+              ) : (
+                <details>
+                  <summary>
+                    {counted(layers.length, "layer")}: {reason}
+                  </summary>
+                  <span class="name">{layers.join(", ")}</span>
+                </details>
+              )}
             </li>
           ))}
         </Fact>
