@@ -28,7 +28,7 @@ from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.follow import Follow
 from deadunits_tb.taps.torch.layers import UnitLayer, signature, survey
 from deadunits_tb.taps.torch.reductions import Reductions, value_summary
-from deadunits_tb.taps.torch.step import LayerStep, Packed, StepSums, pack
+from deadunits_tb.taps.torch.step import LayerStep, Packed, StepSums, known_consumers, pack
 from deadunits_tb.taps.torch.weights import WeightWatch
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo, Witness
@@ -248,7 +248,7 @@ class UnitTap:
         follow = opened.follow
 
         def output_of(layer: UnitLayer) -> Callable[..., None]:
-            return lambda module, args, output: follow.module_output(layer, output)
+            return lambda module, args, output: follow.module_output(layer, args, output)
 
         for layer in self._survey.by_module:
             opened.hooks.append(layer.module.register_forward_hook(output_of(layer)))
@@ -400,7 +400,7 @@ class UnitTap:
             with self._clock, torch.no_grad():
                 if self._sums is not None and self._looks and _closure(args, kwargs) and not self._monitor.stopped:
                     self._look_at_gradients()
-                if not self._passed:
+                if not self._passed and not self._monitor.stopped:
                     self._say_once(
                         "the optimizer made a step without a forward pass of the model in training mode before it: "
                         "such steps cannot be observed. Call the model as model(...), in training mode and with "
@@ -437,7 +437,7 @@ class UnitTap:
         fields, numbers = self._fields, self._numbers
         if self._looks:
             fields |= self._weights.around(self._before, self._layers(), moved=moved)
-            fields |= self._weights.outgoing(_known_consumers(sums.layers))
+            fields |= self._weights.outgoing(known_consumers(sums.layers.values()))
         rate = self._learning_rate()
         if isinstance(rate, torch.Tensor):
             fields["learning_rate"] = rate.detach().clone()
@@ -507,6 +507,11 @@ class UnitTap:
             if self._infos.get(name) != info:
                 self._infos[name] = info
                 self._monitor.add_layer(info)
+            if any(step.without_gradients for step in steps):
+                self._monitor.skip(
+                    f"{name} (gradient)",
+                    "it runs with gradients disabled, as in reentrant checkpointing, so only its activations are seen",
+                )
         for name in self._survey.watched:
             if name not in self._infos:
                 self._monitor.skip(name, "not called in an observed training step")
@@ -516,7 +521,7 @@ class UnitTap:
         layer, functions = first.layer, {step.function for step in steps}
         units = int(first.sums["shift"].numel())
         witness: Witness = first.witness if any(step.differentiable for step in steps) else "none"
-        consumers = _known_consumers({(name, step.function): step for step in steps}).get(name)
+        consumers = known_consumers(steps).get(name)
         return LayerInfo(
             name=name,
             kind=layer.kind,
@@ -524,7 +529,7 @@ class UnitTap:
             units=units,
             activation_function=first.function if len(functions) == 1 else "custom",
             fan_in=layer.fan_in,
-            fan_out=None if consumers is None else sum(one.parameter.numel() for one in consumers) // units,
+            fan_out=None if consumers is None else sum(one.weights for one in consumers),
             role="output" if layer.is_output or (self._outputs is None and first.is_output) else "hidden",
             framework=FRAMEWORK,
             witness=witness,
@@ -545,18 +550,6 @@ class UnitTap:
             self._sums.close()
         self._finished = None
         self._new_step()
-
-
-def _known_consumers(layers: Mapping[tuple[str, str | None], LayerStep]) -> dict[str, list[Any]]:
-    """Layer to the weights that take in its units, where all are known."""
-    found: dict[str, list[Any]] = {}
-    unknown = set()
-    for (name, _), step in layers.items():
-        if step.escaped or not step.consumers:
-            unknown.add(name)
-        mine = found.setdefault(name, [])
-        mine += [one for one in step.consumers if not any(one.parameter is other.parameter for other in mine)]
-    return {name: consumers for name, consumers in found.items() if name not in unknown}
 
 
 def _closure(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
