@@ -19,13 +19,14 @@ except ImportError as error:
 from deadunits_tb.capture.alarms import Alarm
 from deadunits_tb.capture.arguments import check_log_dir, check_share, check_whole
 from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.revive.torch import ReviveHook, revive
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.layers import survey
 from deadunits_tb.taps.torch.tap import FRAMEWORK, UnitTap
 from deadunits_tb.thresholds import Thresholds
 
-__all__ = ["TorchMonitor", "watch"]
+__all__ = ["ReviveHook", "TorchMonitor", "revive", "watch"]
 
 
 def watch(

@@ -258,6 +258,11 @@ class Monitor:
         return tuple(self._skipped.values())
 
     @property
+    def infos(self) -> Mapping[str, LayerInfo]:
+        """Layer to what is known of it."""
+        return self._layers.infos
+
+    @property
     def last_records(self) -> Mapping[str, LayerRecord]:
         """Layer to its last record."""
         return self._layers.last_records

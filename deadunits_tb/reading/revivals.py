@@ -102,4 +102,4 @@ def _looks(layer: LayerHistory, step: int) -> list[int]:
         return []
     near, far = int(layer.steps[first]) - step, int(layer.steps[-1]) - step
     distances = np.rint(np.geomspace(near, far, min(_LOOKS, end - first)))  # its ends are exact
-    return np.unique(np.searchsorted(layer.steps, step + distances)).tolist()
+    return [int(record) for record in np.unique(np.searchsorted(layer.steps, step + distances))]
