@@ -64,6 +64,9 @@ PERMUTATIONS = frozenset(
     {*_spellings("permute transpose swapaxes swapdims movedim moveaxis t"), T.T.__get__, T.mT.__get__}
 )
 REDUCTIONS = frozenset(_spellings("mean amax max_pool"))
+CONCATENATIONS = frozenset(_spellings("cat concat concatenate"))
+INNER_LAYERS = frozenset({F.multi_head_attention_forward, *_spellings("lstm gru rnn_tanh rnn_relu")})
+"""Take units in as linear layers do, but with weights that are not told apart here."""
 LINEAR = F.linear
 PRODUCTS = frozenset({torch.matmul, T.matmul, T.__matmul__, torch.mm, T.mm})
 """``x @ weight``."""
@@ -82,9 +85,9 @@ LOSSES = frozenset(
 LOOKS = frozenset(
     {
         *_spellings(
-            "size dim numel nelement element_size is_floating_point is_complex is_contiguous stride data_ptr item get_device "
-            "register_hook retain_grad zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones "
-            "new_empty new_full new_tensor isnan isinf isfinite tolist numpy"
+            "size dim numel nelement element_size is_floating_point is_complex is_contiguous stride data_ptr item "
+            "get_device register_hook retain_grad zeros_like ones_like empty_like full_like new_zeros "
+            "new_ones new_empty new_full new_tensor isnan isinf isfinite tolist numpy"
         ),
         T.shape.__get__,
     }

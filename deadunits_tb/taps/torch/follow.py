@@ -67,6 +67,12 @@ class Consumer:
     axis: int
     place: Place
 
+    @property
+    def weights(self) -> int:
+        """How many take in one unit."""
+        each = int(self.parameter.numel()) // int(self.parameter.shape[self.axis])
+        return each * self.place.outer * self.place.inner
+
 
 @dataclass(eq=False, slots=True)
 class Trail:
@@ -75,7 +81,6 @@ class Trail:
     Attributes:
         layer: Where it began.
         output: The layer's own output, as long as no activation function was found.
-        version: Of that tensor.
         place: Of the units there.
         tap: Where the units are looked at.
         function: Name of the activation function.
@@ -85,12 +90,12 @@ class Trail:
         escaped: Whether something that is not understood took in its units anywhere: then not all consumers are known.
         is_output: Whether the loss takes in the units.
         witness: Where the gradient was taken.
+        disabled: Whether gradients were disabled when it began.
         consumers: Weights that take in the units, and how the units lie along their inputs.
     """
 
     layer: UnitLayer
     output: Any
-    version: int
     place: Place
     tap: Tap | None = None
     function: str | None = None
@@ -100,6 +105,7 @@ class Trail:
     escaped: bool = False
     is_output: bool = False
     witness: Witness = "pre_activation"
+    disabled: bool = False
     consumers: list[Consumer] = field(default_factory=list)
 
 
@@ -120,6 +126,9 @@ class Sink(Protocol):
 
     def reduce(self, output: Any, tap: Tap, function: str | None) -> None:
         """Reduce an output."""
+
+    def count_rows(self, indices: Any, tap: Tap) -> None:
+        """Count which rows of a table were looked up."""
 
     def add(self, trail: Trail) -> None:
         """Take in a trail at the end of its pass."""
@@ -159,7 +168,7 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
             seen = list(self._seen(args, kwargs)) if self._tags else []
             if not seen and func not in _WITH_WEIGHTS:
                 return func(*args, **kwargs)
-            if self.frame is not None and not torch_private.running(self.frame):  # interrupted, and nobody said so
+            if not self.live:
                 return func(*args, **kwargs)
         except Exception as error:
             self.failure = error
@@ -185,7 +194,7 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
             return
         examples = layer.examples if output.dim() == 3 and axis == 2 else 0
         place = Place(axis, int(output.shape[axis]), examples=examples)
-        trail = Trail(layer, output, output._version, place)
+        trail = Trail(layer, output, place, disabled=not torch.is_grad_enabled())
         self.trails.append(trail)
         if layer.at_output:
             trail.tap, trail.function = Tap(layer, place), layer.function
@@ -194,15 +203,31 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
             self._sink.reduce(output, trail.tap, layer.function)
         self._tag(output, [Passage(trail, place, behind=layer.at_output)])
 
-    def module_output(self, layer: UnitLayer, output: Any) -> None:
+    def module_output(self, layer: UnitLayer, args: tuple[Any, ...], output: Any) -> None:
         """A module has given its output."""
-        if self._inside or self.failure is not None:
+        if self._inside or self.failure is not None or not self.live:
             return
         try:
+            if layer.rows:
+                self._look_up(layer, args)
+                return
             first = output[0] if isinstance(output, tuple) else output
             self.begin(layer, first)
         except Exception as error:
             self.failure = error
+
+    @property
+    def live(self) -> bool:
+        """Whether the pass is under way: an interrupt from the keyboard ends it without a word."""
+        return self.frame is None or torch_private.running(self.frame)
+
+    def _look_up(self, layer: UnitLayer, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], T) and not torch_private.in_backward():
+            place = Place(0, layer.module.num_embeddings)
+            trail = Trail(layer, None, place, Tap(layer, place), layer.function, ended=True, witness="none")
+            trail.met = trail.escaped = True
+            self._sink.count_rows(args[0], trail.tap)  # type: ignore[arg-type]
+            self.trails.append(trail)
 
     def enter_activation(self, args: tuple[Any, ...], function: str) -> None:
         """A module that is an activation function is called: nothing within it is looked at."""
@@ -270,10 +295,11 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         if func in _WITH_WEIGHTS and isinstance(out, T):
             self._linear(func, args, kwargs, seen, out)
             return
-        if func in calls.LOSSES:
+        if func in calls.LOSSES or func in calls.INNER_LAYERS:
             for _, passages in seen:
                 for passage in passages:
-                    passage.trail.is_output = passage.trail.met = True
+                    passage.trail.met = passage.trail.escaped = True
+                    passage.trail.is_output = passage.trail.is_output or func in calls.LOSSES
             return
         shapes = {id(tensor): tuple(shape) for tensor, shape in before or ()}
         handed: list[Passage] = []
@@ -295,6 +321,10 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         first = args[0] if args else kwargs.get("input")
         if func in calls.SUMS or func in calls.SCALINGS:
             return places.unchanged(shape, out.shape, place)
+        if func in calls.CONCATENATIONS and isinstance(first, (list, tuple)):
+            which = next(at for at, one in enumerate(first) if one is tensor)
+            dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+            return places.after_concatenation(first, which, dim, len(shape), place)
         if tensor is not first:
             return None
         if func in calls.PASSING or func in calls.ACTIVATIONS:

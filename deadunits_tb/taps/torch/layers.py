@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -53,7 +53,6 @@ class UnitLayer:
     Attributes:
         module: The module.
         name: Unique in the model.
-        kind: Its class.
         incoming: Groups of units, each with the weights that lead to them; empty if they cannot be told.
         axis: Of the units in the output, counted from the end, None for convolutions, where it depends on the batch.
         examples: Axis of the examples in outputs of three axes.
@@ -67,7 +66,6 @@ class UnitLayer:
 
     module: Any
     name: str
-    kind: str
     incoming: tuple[tuple[Weights, ...], ...] = ()
     axis: int | None = -1
     examples: int = 0
@@ -77,6 +75,11 @@ class UnitLayer:
     linear: bool = False
     rows: bool = False
     is_output: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Its class, which a lazy module changes with its first batch, and a parametrized one when it becomes that."""
+        return type(self.module).__name__.removeprefix("Parametrized")
 
     @property
     def trainable(self) -> bool:
@@ -176,10 +179,10 @@ def survey(model: Any, chosen: Sequence[str | Any] | None = None, outputs: Seque
             if isinstance(parameter, nn.parameter.UninitializedTensorMixin) or parameter.dim() < 2 or not here:
                 continue
             label = name if own == "weight" and not isinstance(module, EMBEDDINGS) else f"{path}.{own}".lstrip(".")
-            loose.setdefault(id(parameter), UnitLayer(module, label, type(module).__name__))
+            loose.setdefault(id(parameter), UnitLayer(module, label))
             if not isinstance(module, EMBEDDINGS):
                 skipped[label] = f"not used as the weights of a linear map or a convolution in {type(module).__name__}"
-    if not watched and not loose:
+    if not watched and all(isinstance(layer.module, EMBEDDINGS) for layer in loose.values()):
         raise InvalidArgumentError(_nothing(model, modules, chosen))
     taken = {id(one.parameter) for layer in watched.values() for group in layer.incoming for one in group}
     return Survey(
@@ -199,6 +202,19 @@ def signature(model: Any) -> tuple[int, ...]:
     return (*(id(module) for module in model.modules()), *(id(parameter) for parameter in model.parameters()))
 
 
+def renamed(now: Survey, before: Survey) -> Survey:
+    """A later survey, in which a name that stood for another module before is another one: it has its own history."""
+    watched = {}
+    for name, layer in now.watched.items():
+        unique, number = name, 2
+        while unique in before.watched and before.watched[unique].module is not layer.module:
+            unique, number = f"{name}#{number}", number + 1
+        layer.name = unique
+        watched[unique] = layer
+    gone = {name: layer for name, layer in before.watched.items() if name not in watched}
+    return replace(now, watched=gone | watched)
+
+
 def describe(module: Any, name: str, *, examples: int = 0) -> UnitLayer:
     """Tell the units and weights of a module of a kind in :data:`WITH_UNITS`, or of an embedding.
 
@@ -207,15 +223,14 @@ def describe(module: Any, name: str, *, examples: int = 0) -> UnitLayer:
         name: Of the layer.
         examples: Axis of the examples in outputs of three axes.
     """
-    kind = type(module).__name__
     if isinstance(module, nn.MultiheadAttention):
         out_proj = ((Weights(module.out_proj.weight, _first_axis),),)
         examples = 0 if module.batch_first else 1
-        return UnitLayer(module, f"{name}.out_proj", kind, out_proj, examples=examples, linear=True)
+        return UnitLayer(module, f"{name}.out_proj", out_proj, examples=examples, linear=True)
     if isinstance(module, (*RECURRENT, *CELLS)):
-        return _describe_recurrent(module, name, kind)
+        return _describe_recurrent(module, name)
     if isinstance(module, EMBEDDINGS):
-        return UnitLayer(module, name, kind, ((Weights(module.weight, _first_axis),),), rows=True, function="threshold")
+        return UnitLayer(module, name, ((Weights(module.weight, _first_axis),),), rows=True, function="threshold")
     incoming: tuple[tuple[Weights, ...], ...] = ()
     weight = vars(module).get("_parameters", {}).get("weight")
     if weight is not None:
@@ -224,19 +239,17 @@ def describe(module: Any, name: str, *, examples: int = 0) -> UnitLayer:
         incoming = ((Weights(weight, rows),),)
     convolution = isinstance(module, torch_private.CONVOLUTIONS)
     axis = -1 - len(module.kernel_size) if convolution else -1
-    return UnitLayer(module, name, kind, incoming, axis, examples, convolution)
+    return UnitLayer(module, name, incoming, axis, examples, convolution)
 
 
 def with_loose_weight(layer: UnitLayer, parameter: Any, axis: int, convolution: bool) -> UnitLayer:
     """A layer whose parameter was met as the weights of a linear map, with units along ``axis``."""
     rows = _first_axis if axis == 0 else _last_axis
     axis_out = 1 - parameter.dim() if convolution else -1
-    return UnitLayer(
-        layer.module, layer.name, layer.kind, ((Weights(parameter, rows),),), axis_out, convolution=convolution
-    )
+    return UnitLayer(layer.module, layer.name, ((Weights(parameter, rows),),), axis_out, convolution=convolution)
 
 
-def _describe_recurrent(module: Any, name: str, kind: str) -> UnitLayer:
+def _describe_recurrent(module: Any, name: str) -> UnitLayer:
     cell = isinstance(module, CELLS)
     projected = getattr(module, "proj_size", 0)
     endings = [""] if cell else [f"_l{module.num_layers - 1}"]
@@ -253,7 +266,6 @@ def _describe_recurrent(module: Any, name: str, kind: str) -> UnitLayer:
     return UnitLayer(
         module,
         name,
-        kind,
         tuple(incoming) if known else (),
         examples=0 if cell or module.batch_first else 1,
         at_output=True,
@@ -291,7 +303,8 @@ def _activation_module(module: Any) -> str | None:
     Libraries write some out in elementary functions, ``tanh`` among them, which would be mistaken for the whole.
     """
     kind = type(module)
-    if kind.__module__.startswith("torch.") or next(module.children(), None) or next(module.parameters(), None):
+    leaf = len(list(module.children())) == len(list(module.parameters())) == 0
+    if kind.__module__.startswith("torch.") or not leaf:
         return None
     name = _OUTSIDE_TORCH.sub("", kind.__name__)
     if "gelu" in name.lower():

@@ -22,6 +22,10 @@ def unchanged(before: Sequence[int], after: Sequence[int], place: Place) -> Plac
 
 def after_reshape(before: Sequence[int], after: Sequence[int], place: Place) -> Place | None:
     """After a reshape; None if units were mixed with examples, or torn apart."""
+    if not place.whole:  # only if the axis stays as it is
+        same = [axis for axis, size in enumerate(after) if size == before[place.axis]]
+        kept = [axis for axis in same if math.prod(after[:axis]) == math.prod(before[: place.axis])]
+        return replace(place, axis=kept[0]) if kept else None
     in_front = math.prod(before[: place.axis]) * place.outer
     examples = before[0] if place.axis else 1
     found = []
@@ -62,6 +66,22 @@ def after_reduction(
         return place
     left = [axis for axis in range(len(before)) if axis not in gone]
     return replace(place, axis=left.index(place.axis), examples=left.index(place.examples))
+
+
+def after_concatenation(tensors: Sequence[Any], which: int, dim: int, rank: int, place: Place) -> Place | None:
+    """After a concatenation along the axis of the units; along another one they would be mixed with others.
+
+    Args:
+        tensors: That are put together.
+        which: Of them holds the units.
+        dim: Along which.
+        rank: Axes of each.
+        place: Of the units in it.
+    """
+    if dim % rank != place.axis:
+        return None
+    ahead = sum(int(tensor.shape[place.axis]) for tensor in tensors[:which])
+    return replace(place, start=place.start + ahead, whole=False)
 
 
 def simple_index(index: Any) -> bool:

@@ -31,6 +31,8 @@ class Place:
         outer: How often all units are repeated along this axis.
         inner: How often each is repeated there before the next: the positions of an image that was flattened.
         examples: Axis of the examples.
+        start: Where all that begins along the axis, if it is a part of it, as after a concatenation.
+        whole: Whether it is all of it.
     """
 
     axis: int
@@ -38,6 +40,13 @@ class Place:
     outer: int = 1
     inner: int = 1
     examples: int = 0
+    start: int = 0
+    whole: bool = True
+
+    @property
+    def length(self) -> int:
+        """Of the part of the axis."""
+        return self.outer * self.units * self.inner
 
     @property
     def alone(self) -> bool:
@@ -61,6 +70,8 @@ class Rows:
     def of(cls, tensor: Any, place: Place) -> Rows:
         """Bring a tensor of any layout there, as a view wherever that is possible."""
         axis, examples = place.axis, place.examples
+        if not place.whole:
+            tensor = tensor.narrow(axis, place.start, place.length)
         if not place.alone:
             tensor = tensor.unflatten(axis, (place.outer, place.units, place.inner))
             axis, examples = axis + 1, examples + 2 * (examples > axis)

@@ -7,7 +7,7 @@ and about one shift, so that memory does not grow with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,7 @@ class LayerStep:
         positions: Whether its examples had several positions.
         escaped: Whether not all consumers are known.
         differentiable: Whether any output could have a gradient.
+        without_gradients: Whether it ran with gradients disabled.
         consumers: Weights that took in its units.
         gradient: ``[units]`` sum of squares, in the scale of the loss.
         reached: Positions that a gradient reached.
@@ -55,6 +56,7 @@ class LayerStep:
     positions: bool = False
     escaped: bool = False
     differentiable: bool = False
+    without_gradients: bool = False
     consumers: list[Consumer] = field(default_factory=list)
     gradient: Any = None
     reached: Any = 0
@@ -157,6 +159,27 @@ class StepSums:
                 shift=known.sums.get("shift") if known is not None else None,
             )
 
+    def count_rows(self, indices: Any, tap: Tap) -> None:
+        """Count which rows of a table were looked up: a row is 1 where it was and 0 elsewhere."""
+        units = tap.place.units
+        indices = indices.detach().long().reshape(len(indices) if indices.dim() else 1, -1)
+        tap.sums = {"examples": len(indices), "positions": indices.numel()}
+        if not indices.numel():
+            return
+        one = torch.ones((), device=indices.device, dtype=torch.float32)
+        counts = torch.zeros(units, device=indices.device, dtype=torch.float32)
+        counts.index_put_((indices.flatten(),), one, accumulate=True)
+        in_examples = torch.zeros((len(indices), units), device=indices.device, dtype=torch.float32)
+        tap.sums |= {
+            "shift": torch.zeros_like(counts),
+            "max": (counts > 0).float(),
+            "squares": counts,
+            "sum": counts,
+            "fired_positions": counts,
+            "min": (counts == indices.numel()).float(),
+            "fired_examples": in_examples.scatter_(1, indices, 1).sum(0),
+        }
+
     def add(self, trail: Trail) -> None:
         """Take in a trail at the end of its pass."""
         tap = trail.tap
@@ -173,11 +196,12 @@ class StepSums:
         known.is_output = known.is_output or trail.is_output
         known.escaped = known.escaped or trail.escaped or not trail.consumers
         known.differentiable = known.differentiable or tap.differentiable
+        known.without_gradients = known.without_gradients or trail.disabled
         known.positions = known.positions or tap.sums["positions"] > tap.sums["examples"]
         if trail.witness != known.witness:
             known.witness = "none" if "none" in (trail.witness, known.witness) else "output"
         for consumer in trail.consumers:
-            if not any(one.parameter is consumer.parameter for one in known.consumers):
+            if not _among(consumer, known.consumers):
                 known.consumers.append(consumer)
         if tap.differentiable:
             known.taps.append((tap, tap.sums["positions"]))
@@ -262,6 +286,22 @@ def pack(
         flat = {name: value.to(target, non_blocking=True) for name, value in flat.items()}
     vector = torch.cat(list(flat.values())) if flat else torch.empty(0)
     return Packed(layout, np.array(list(numbers.values()), np.float64), vector)
+
+
+def _among(consumer: Consumer, others: Sequence[Consumer]) -> bool:
+    return any(consumer.parameter is other.parameter and consumer.place == other.place for other in others)
+
+
+def known_consumers(layers: Iterable[LayerStep]) -> dict[str, list[Consumer]]:
+    """Layer to the weights that take in its units, where all are known."""
+    found: dict[str, list[Consumer]] = {}
+    unknown = set()
+    for step in layers:
+        if step.escaped or not step.consumers:
+            unknown.add(step.layer.name)
+        mine = found.setdefault(step.layer.name, [])
+        mine += [one for one in step.consumers if not _among(one, mine)]
+    return {name: consumers for name, consumers in found.items() if name not in unknown}
 
 
 def _unscaled(squares: Any, scale: Any) -> Any:

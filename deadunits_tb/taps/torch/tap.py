@@ -26,7 +26,7 @@ from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.taps import packed
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.follow import Follow
-from deadunits_tb.taps.torch.layers import UnitLayer, signature, survey
+from deadunits_tb.taps.torch.layers import UnitLayer, renamed, signature, survey
 from deadunits_tb.taps.torch.reductions import Reductions, value_summary
 from deadunits_tb.taps.torch.step import LayerStep, Packed, StepSums, known_consumers, pack
 from deadunits_tb.taps.torch.weights import WeightWatch
@@ -220,11 +220,17 @@ class UnitTap:
 
     def _leave(self, module: Any, args: Any, output: Any) -> None:
         stack = self._stack()
-        if module is self._model and stack and stack[-1].follow.frame is not None:
-            frame = sys._getframe(2)
-            if frame is stack[-1].follow.frame or frame.f_back is not None:
-                failed = output is None and sys.exc_info()[0] is not None
-                self.finish_pass(stack[-1], output, failed=failed)
+        if module is not self._model or not stack:
+            return
+        opened, frame = stack[-1], sys._getframe(2)
+        began = opened.follow.frame
+        if began is None or frame not in (began, began.f_back):  # f_back where forward raised
+            return  # a model may call itself
+        failed = output is None and sys.exc_info()[0] is not None
+        for layer in self._survey.by_module:
+            if layer.module is module and not failed:
+                opened.follow.module_output(layer, args, output)
+        self.finish_pass(opened, output, failed=failed)
 
     def _stack(self) -> list[Pass]:
         stack: list[Pass] | None = getattr(self._local, "stack", None)
@@ -251,6 +257,8 @@ class UnitTap:
             return lambda module, args, output: follow.module_output(layer, args, output)
 
         for layer in self._survey.by_module:
+            if layer.module is self._model:  # its hooks are being run already
+                continue
             opened.hooks.append(layer.module.register_forward_hook(output_of(layer)))
         for module, function in self._survey.activations:
             opened.hooks.append(
@@ -358,7 +366,7 @@ class UnitTap:
                     self._reductions, self._thresholds, self._scale, lambda: self._scaler, lambda: self._clock
                 )
                 if self._looks and signature(self._model) != self._survey.signature:
-                    self._survey = survey(self._model, self._chosen, self._outputs)
+                    self._survey = renamed(survey(self._model, self._chosen, self._outputs), self._survey)
         return self._decided
 
     def _prepare(self, inputs: Sequence[Any]) -> None:

@@ -99,7 +99,12 @@ class WeightWatch:
             for one in taken:
                 value = one.parameter.detach().transpose(0, one.axis).flatten(1).float()
                 place = one.place
-                value = value.unflatten(0, (place.outer, place.units, place.inner)).square().sum((0, 2, 3))
+                value = (
+                    value[place.start : place.start + place.length]
+                    .unflatten(0, (place.outer, place.units, place.inner))
+                    .square()
+                    .sum((0, 2, 3))
+                )
                 squares = squares + value
             found[f"{name}:norm_out"] = squares.sqrt()
         return found
