@@ -26,7 +26,7 @@ from deadunits_tb.taps.keras.layers import (
 Outgoing = tuple[Weights, ...]
 
 
-class _Unknown(Exception):
+class UnknownConsumer(Exception):
     """Something consumes the units, and it is not known with which weights."""
 
 
@@ -56,7 +56,7 @@ def outgoing_weights(model: keras.Model, watched: tuple[UnitLayer, ...]) -> dict
         walk = _Walk(home[0])
         try:
             found[unit_layer.name] = tuple(walk.from_layer(unit_layer.layer))
-        except _Unknown:
+        except UnknownConsumer:
             continue
     return found
 
@@ -77,7 +77,7 @@ class _Walk:
         """``positions``: how often the units are repeated along the last axis, after flattening."""
         consumers = [call for call in self._calls if any(each is tensor for each in call[1])]
         if id(tensor) in self._outputs or not consumers:
-            raise _Unknown
+            raise UnknownConsumer
         for operation, inputs, outputs in consumers:
             function = field_name(type(operation).__name__)  # an activation function called on a symbolic tensor
             if isinstance(operation, (*ACTIVATIONS, *PASSING)) or function not in (None, "glu", "maxout"):
@@ -85,14 +85,22 @@ class _Walk:
             elif isinstance(operation, layers.Flatten) and operation.data_format == "channels_last":
                 shape = inputs[0].shape[1:-1]
                 if None in shape:
-                    raise _Unknown
+                    raise UnknownConsumer
                 yield from self._from_tensor(outputs[0], positions * math.prod(shape))
             else:
-                yield _taken_in(operation, positions)
+                yield taken_in(operation, positions)
 
 
-def _taken_in(layer: Any, positions: int) -> Weights:
-    """The weights with which a layer takes in the last axis of its input."""
+def taken_in(layer: Any, positions: int) -> Weights:
+    """The weights with which a layer takes in the last axis of its input.
+
+    Args:
+        layer: The layer.
+        positions: How often the units are repeated along that axis, after flattening.
+
+    Raises:
+        UnknownConsumer: It is not known.
+    """
     kernel, axis = None, 0
     if isinstance(layer, layers.Dense):
         kernel, axis = layer.kernel, 0
@@ -109,7 +117,7 @@ def _taken_in(layer: Any, positions: int) -> Weights:
     elif isinstance(layer, (layers.LSTM, layers.GRU, layers.SimpleRNN)):
         kernel, axis = layer.cell.kernel, 0
     if not isinstance(kernel, keras.Variable) or getattr(layer, "data_format", None) == "channels_first":
-        raise _Unknown
+        raise UnknownConsumer
     return Weights(kernel, (axis,), groups=positions)
 
 
@@ -118,5 +126,5 @@ def _last_letter(equation: str) -> int:
     inputs, output = equation.replace(" ", "").split("->")
     source, kernel = inputs.split(",")
     if source[-1] not in kernel or source[-1] in output:
-        raise _Unknown
+        raise UnknownConsumer
     return kernel.index(source[-1])

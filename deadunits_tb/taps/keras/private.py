@@ -96,6 +96,20 @@ def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Var
     return list(optimizer._trainable_variables)
 
 
+def optimizer_slots(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> dict[str, keras.Variable]:
+    """What an optimizer remembers of a variable, by name; empty where it does not train it, or has made no step."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    slots = {}
+    for name in (
+        *("momentums", "_momentums", "_velocities", "_velocity_hats", "_average_gradients"),
+        *("_accumulated_gradients", "_model_variables_moving_average"),
+    ):
+        for trained, slot in zip(inner._trainable_variables, getattr(inner, name, ()) or (), strict=False):
+            if trained is variable:
+                slots[name.strip("_")] = slot
+    return slots
+
+
 def learning_rate_source(optimizer: keras.optimizers.Optimizer) -> Any:
     """A variable, a schedule, or a function of the user's."""
     return getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
