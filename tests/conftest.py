@@ -50,6 +50,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     A test belongs to the frameworks that its file is named after; without any, to all of them.
     """
+    unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if unstable:
+        raise pytest.UsageError(f"give ids: this name differs from run to run, so no two workers agree: {unstable[0]}")
     asked = set(filter(None, config.getoption("--slow").split(",")))
     if "all" in asked or any("::" in argument for argument in config.args):
         return

@@ -46,6 +46,15 @@ def test_a_framework_that_does_not_exist_is_refused(suite: pytest.Pytester) -> N
     refused.stderr.fnmatch_lines(["*--slow=pytorch: there are all, keras*"])
 
 
+def test_names_that_differ_from_run_to_run_are_refused(pytester: pytest.Pytester, suite: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_odd="import pytest\n@pytest.mark.parametrize('a', [object()], ids=str)\ndef test_a(a): pass"
+    )
+    refused = suite.runpytest("--collect-only")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["*give ids: this name differs from run to run*test_odd.py::test_a*"])
+
+
 def git(folder: pathlib.Path, *arguments: str) -> None:
     identity = {
         "GIT_AUTHOR_NAME": "a",
