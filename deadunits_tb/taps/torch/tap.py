@@ -289,8 +289,9 @@ class UnitTap:
             return
         if not self._ever_passed:
             self._say_once(
+                "no pass",
                 "step() was called before any forward pass of the model in training mode: call it after each "
-                "optimizer step, and call the model as model(...), in training mode and with gradients enabled"
+                "optimizer step, and call the model as model(...), in training mode and with gradients enabled",
             )
             return
         try:
@@ -306,8 +307,15 @@ class UnitTap:
     def hand_over(self, loss: Any = None) -> None:
         """Give the step that is over to the monitor."""
         finished, self._finished = self._finished, None
-        if finished is None:
+        if finished is None or self._monitor.stopped:
             return
+        try:
+            with torch.no_grad():
+                self._hand_over(finished, loss)
+        except Exception as error:
+            self._fail(error)
+
+    def _hand_over(self, finished: Finished, loss: Any) -> None:
         if isinstance(loss, torch.Tensor):
             finished.fields["loss"] = loss.detach().float().mean()
         elif loss is not None:
@@ -410,9 +418,10 @@ class UnitTap:
                     self._look_at_gradients()
                 if not self._passed and not self._monitor.stopped:
                     self._say_once(
+                        "no pass",
                         "the optimizer made a step without a forward pass of the model in training mode before it: "
                         "such steps cannot be observed. Call the model as model(...), in training mode and with "
-                        "gradients enabled"
+                        "gradients enabled",
                     )
                 self._finish_step(moved=True)
         except Exception as error:
@@ -487,8 +496,9 @@ class UnitTap:
     def _renumber(self, step: int) -> None:
         if not isinstance(step, int) or isinstance(step, bool) or step <= self._handed_over:
             self._say_once(
+                "number",
                 f"step() was told that this is step {step!r}, after step {self._handed_over}: the monitor goes on to "
-                "count by itself"
+                "count by itself",
             )
             return
         if self._finished is not None:
@@ -545,9 +555,9 @@ class UnitTap:
             weight_delta=self._weights.methods.get(name, "none"),
         )
 
-    def _say_once(self, sentence: str) -> None:
-        if sentence[:40] not in self._said:
-            self._said.add(sentence[:40])
+    def _say_once(self, what: str, sentence: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
             say(f"deadunits_tb: {sentence}.")
 
     def _fail(self, error: Exception) -> None:
