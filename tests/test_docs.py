@@ -52,7 +52,7 @@ def test_files_that_are_named_exist(page: pathlib.Path) -> None:
         assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
-def tests_of(path: pathlib.Path) -> set[str]:
+def defined_tests(path: pathlib.Path) -> set[str]:
     """The names of a file's tests, those in classes with the class before them."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -65,7 +65,7 @@ def tests_of(path: pathlib.Path) -> set[str]:
 def test_tests_that_are_named_exist(page: pathlib.Path) -> None:
     for name, test in re.findall(r"\b(tests/[\w/]+\.py)::([\w:]+)", page.read_text(encoding="utf-8")):
         assert (ROOT / name).is_file(), f"{page.name} names {name}"
-        assert test in tests_of(ROOT / name), f"{page.name} names {name}::{test}"
+        assert test in defined_tests(ROOT / name), f"{page.name} names {name}::{test}"
 
 
 def test_each_claim_about_capture_names_its_test() -> None:
