@@ -63,9 +63,9 @@ class RunCase:
 
     @cached_property
     def first_loss(self) -> float:
-        """Of the first records that know it, NaN without any."""
+        """Of the first records that know it, NaN without any. In a run that diverges at once, of the very first."""
         losses = self.losses[1]
-        return float(np.median(losses[:_FEW])) if len(losses) else math.nan
+        return float(min(losses[0], np.median(losses[:_FEW]))) if len(losses) else math.nan
 
     @cached_property
     def last_loss(self) -> float:
@@ -77,11 +77,12 @@ class RunCase:
     def loss_fell(self) -> float:
         """Share of the first loss by which it has fallen at its best, over a few records; NaN where it is not known."""
         losses = self.losses[1]
+        losses = losses[: int(np.argmin(np.isfinite(losses)))] if not np.isfinite(losses).all() else losses
         if len(losses) < 2 * _FEW or not self.first_loss > 0:
             return math.nan
         window = max(_FEW, len(losses) // 10)
         means = np.convolve(losses, np.ones(window) / window, "valid")
-        return float(1 - np.nanmin(means) / self.first_loss) if np.isfinite(means).any() else math.nan
+        return float(1 - means.min() / self.first_loss)
 
     @property
     def learned(self) -> bool:

@@ -40,15 +40,14 @@ def explosion(case: LayerCase, onset: int) -> Explosion | None:
     large = [layer for layer in run.hidden if layer.size_at_start >= FAR_FROM_USUAL]
     where, at, peak = _opening_update(run)
     bad = any(not np.isfinite(r.loss) for r in run.run.records if r.loss is not None and r.step <= onset)
+    violent = peak >= run.thresholds.violent_update
     broke = bool((case.last == UnitState.NON_FINITE).any()) or bad
     if not broke and max(grew, jump) < GROWTH:
-        if len(large) > len(run.hidden) / 2 and jump >= LOSS_JUMP:
-            return _from_start(case, told)
-        return None
+        return _from_start(case, told) if violent and len(large) > len(run.hidden) / 2 else None
     if len(large) > len(run.hidden) / 2:
         return _from_start(case, told)
     began_well = run.loss_fell >= LEARNED or _calm_opening(run, onset)
-    if peak >= run.thresholds.violent_update and not began_well:
+    if violent and not began_well:
         changed = run.layers[where].step_in_words(at, peak)
         return Explosion(
             "learning_rate_too_high",

@@ -19,6 +19,8 @@ _TOO_SLOW = 0.1
 _FRESH = 1.5
 _FEWEST_WEIGHTS = 8
 _RISING = 1.05
+_GUESS = 0.7
+"""Of the loss of guessing: a loss below this has learned something."""
 
 
 def barely_moves(run: RunCase) -> bool:
@@ -36,23 +38,25 @@ def too_slow(run: RunCase) -> list[Suspicion]:
         return []
     peaks = [layer.peak_update(run.run.last_step)[1] for layer in trained]
     moves = [peak for peak in peaks if math.isfinite(peak)]
-    if not moves or max(moves) > _TOO_SLOW * USUAL_UPDATE or not _fresh(trained):
+    guessing = _guessing(run)
+    if not moves or max(moves) > _TOO_SLOW * USUAL_UPDATE or guessing is False or not _fresh(trained):
         return []
     largest = max(moves)
     return [
         Suspicion(
             "learning_rate_too_low",
-            Level.WARNING,
+            Level.WARNING if guessing else Level.INFORMATION,
             tuple(layer.name for layer in trained),
             run.run.first_step,
-            0.8,
+            0.8 if guessing else 0.4,
             (
                 f"no layer moves by more than {measured(largest)} of its norm a step (0.001 is usual)",
                 f"in {run.run.last_step - run.run.first_step:,} steps the loss has gone from {run.first_loss:.3g} to "
                 f"{run.last_loss:.3g}",
             ),
             (
-                "fine-tuning, or a run that has converged: the weights are as freshly drawn",
+                "fine-tuning, or a run that has converged: the weights are as freshly drawn"
+                + (", and the loss is that of guessing" if guessing else ""),
                 "a schedule: the learning rate is not still rising",
                 "dead or saturated units: there are few",
             ),
@@ -64,6 +68,20 @@ def too_slow(run: RunCase) -> list[Suspicion]:
 def memorized(run: RunCase) -> list[Suspicion]:
     """Examples learned by heart: told by a validation loss, which nothing records yet."""
     return []
+
+
+def _guessing(run: RunCase) -> bool | None:
+    """Whether the loss is that of guessing among classes, the logarithm of their number, or higher.
+
+    None where the outputs do not tell how many classes there are.
+    """
+    classes = [max(layer.layer.units, 2) for layer in run.layers.values() if _is_head(layer)]
+    return run.last_loss >= _GUESS * math.log(max(classes)) if classes else None
+
+
+def _is_head(layer: LayerCase) -> bool:
+    info = layer.layer.info
+    return info.role == "output" and (info.units > 1 or info.activation_function == "sigmoid")
 
 
 def _warming_up(run: RunCase) -> bool:
