@@ -21,6 +21,7 @@ from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.merge import merge_vectors
 from deadunits_tb.taps.packed import Call, Layout
+from deadunits_tb.taps.tensorflow.apart import apart, gradient_seen, marked
 from deadunits_tb.taps.tensorflow.distributed import check_strategy, shared_scale, summed_gradients
 from deadunits_tb.taps.tensorflow.reductions import Reductions, only_if, rows_of_units, value_summary, zeros_like
 from deadunits_tb.taps.tensorflow.weights import Columns, WeightWatch
@@ -164,32 +165,37 @@ class TensorFlowStep:
 
     def gradient_tap(self, tensor: Any, arrived: Callable[[Any], None]) -> Any:
         """An identity that sees the gradient on its way back."""
-
-        def identity(value: Any) -> tuple[Any, Callable[[Any], Any]]:
-            def back(gradient: Any) -> Any:
-                arrived(gradient)
-                return gradient
-
-            return tf.identity(value), back
-
-        return tf.custom_gradient(identity)(tensor)
+        return gradient_seen(tensor, arrived)
 
     def reduce_gradient(self, gradient: Any, tap: Tap) -> Any:
-        """``[units]``: sum of squares over positions."""
-        with tf.name_scope("dead_units"):
-            return self._reductions.square_sums(*rows_of_units(gradient, tap.axes, tap.mask))
+        """Eagerly ``[units]``, the sum of squares over positions; in a graph the gradient itself, to be reduced later.
+
+        What else uses it is known only when all of the step is there, and :func:`~.apart.apart` goes by that.
+        """
+        return (gradient,) if self._waits(gradient) else self._squares(gradient, tap)
 
     def reduce_activation(self, output: Any, tap: Tap) -> Any:
-        """Sums by name, each ``[units]``."""
+        """Eagerly sums by name, each ``[units]``; in a graph the output itself, to be reduced later."""
+        return output if self._waits(output) else self._sums(output, tap)
+
+    def _waits(self, tensor: Any) -> bool:
+        """Whether a tensor is looked at when all of the step is traced."""
+        return bool(tf.is_symbolic_tensor(tensor))
+
+    def _squares(self, gradient: Any, tap: Tap) -> Any:
+        with marked():
+            return self._reductions.square_sums(*rows_of_units(gradient, tap.axes, tap.mask))
+
+    def _sums(self, output: Any, tap: Tap) -> dict[str, Any]:
         limits = (-math.inf, math.inf)
         if tap.function in BOUNDED:
             limits = output_limits(tap.function, self._thresholds.saturated_derivative)
-        with tf.name_scope("dead_units"):
+        with marked():
             rows, mask = rows_of_units(output, tap.axes, tap.mask)
             scale = self._scales[self._order[tap.layer.name]]
             if self._replicas > 1 and tap.function not in RELU_LIKE:
                 scale = shared_scale(scale, rows, mask)
-            return self._reductions.activation_sums(
+            sums: dict[str, Any] = self._reductions.activation_sums(
                 rows,
                 mask,
                 relu_like=tap.function in RELU_LIKE,
@@ -197,6 +203,15 @@ class TensorFlowStep:
                 scale=scale,
                 fired_scale=self._thresholds.fired_scale,
             )
+            return sums
+
+    def _reduced(self, tap: Tap, made: dict[int, Any]) -> dict[str, Any]:
+        """Everything of one tap, by name."""
+        seen, gradient = tap.activation, tap.gradient
+        sums = dict(seen) if isinstance(seen, dict) else self._sums(apart(seen, made), tap)
+        if isinstance(gradient, tuple):
+            gradient = sum(self._squares(apart(each, made), tap) for each in gradient)
+        return sums if gradient is None else sums | {"gradient": gradient}
 
     # The step itself
 
@@ -206,21 +221,21 @@ class TensorFlowStep:
             if self.failure is not None:
                 return original(data)
             before: dict[str, Any] = {}
-            gradients: dict[str, Any] = {}
+            gradients: dict[int, Any] = {}
             weights: dict[str, list[Any]] = {}
             look: Any = True
-            with step.guard(), tf.name_scope("dead_units"):
+            with step.guard(), marked():
                 look = self._whether_to_look()
                 before = self._before(data, look)
                 weights = self.weights.before(look)
-            with self._follower.following(step), self._gradients(step, gradients, look):
+            with self._follower.following(step), self._gradients(step, gradients):
                 logs = original(data)
             if step.failure is None:
-                with step.guard(), tf.name_scope("dead_units"):
+                with step.guard(), marked():
                     self._follower.finish(step)
-                    after = self._after(step, before, logs) | {"looked": tf.cast(look, tf.float32)}
-                    fields = before | gradients | after | self.weights.around(weights, look)
-                    logs = {**logs, KEY: self._pack(step, fields)}
+                    fields = before | self._after(step, before, logs) | {"looked": tf.cast(look, tf.float32)}
+                    numbers = self._pack(step, fields | self.weights.around(weights, look), gradients, look)
+                    logs = {**logs, KEY: numbers}
             self.failure = self.failure or step.failure
             if step.graph is None:
                 self.traces.clear()
@@ -248,8 +263,11 @@ class TensorFlowStep:
         if numbers:
             fields |= only_if(look, lambda: {"inputs": value_summary(numbers)}, zeros_like)
         optimizer = self._model.optimizer
-        if optimizer is None:
-            return fields
+        return fields if optimizer is None else fields | self._of_optimizer(optimizer)
+
+    def _of_optimizer(self, optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+        """What an optimizer says of itself before its step."""
+        fields: dict[str, Any] = {}
         source = keras_private.learning_rate_source(optimizer)
         if isinstance(source, keras.optimizers.schedules.LearningRateSchedule):
             fields["learning_rate"] = source(optimizer.iterations)
@@ -279,12 +297,12 @@ class TensorFlowStep:
         return bool(tensor.dtype.is_floating or (tensor.dtype.is_integer and not self._survey.tokens))
 
     @contextlib.contextmanager
-    def _gradients(self, step: StepTrace, norms: dict[str, Any], look: Any) -> Iterator[None]:
-        """Look at the gradients that optimizers are given."""
+    def _gradients(self, step: StepTrace, found: dict[int, Any]) -> Iterator[None]:
+        """Note the gradients that optimizers are given, by ``id`` of the variable."""
         with contextlib.ExitStack() as stack:
             if self._replicas == 1:
                 stack.enter_context(replaced(self._optimizers_wrapped()))
-            self._running.now = step, norms, look
+            self._running.now = step, found
             try:
                 yield
             finally:
@@ -316,30 +334,44 @@ class TensorFlowStep:
             now = getattr(self._running, "now", None)
             if now is None or now[0].failure is not None:
                 return original(grads, trainable_variables)
-            step, norms, look = now
+            step, found = now
             grads = list(grads)
             trainable_variables = None if trainable_variables is None else list(trainable_variables)
-            with step.guard(), tf.name_scope("dead_units"):
-                variables = trainable_variables or keras_private.optimizer_variables(optimizer)
-                gradients = {
-                    id(getattr(variable, "value", variable)): gradient
-                    for variable, gradient in zip(variables, grads, strict=False)
-                    if gradient is not None and self.belongs(gradient, step.graph)
-                }
-                gradients = gradients if self._replicas == 1 else summed_gradients(gradients)
-                norms.update(self.weights.gradients(gradients, look))
-                grads = _after_that(list(norms.values()), grads)
+            with step.guard():
+                found |= self._by_variable(optimizer, grads, trainable_variables, step.graph)
             return original(grads, trainable_variables)
 
         return apply
 
-    def _pack(self, step: StepTrace, fields: dict[str, Any]) -> Any:
-        """Everything as one vector, headed by the number of its layout."""
+    def _by_variable(
+        self, optimizer: keras.optimizers.Optimizer, grads: list[Any], variables: list[Any] | None, graph: object
+    ) -> dict[int, Any]:
+        """Gradients of this graph, by ``id`` of the variable."""
+        return {
+            id(getattr(variable, "value", variable)): gradient
+            for variable, gradient in zip(
+                variables or keras_private.optimizer_variables(optimizer), grads, strict=False
+            )
+            if gradient is not None and self.belongs(gradient, graph)
+        }
+
+    def _pack(self, step: StepTrace, fields: Mapping[str, Any], gradients: Mapping[int, Any], look: Any) -> Any:
+        """Everything as one vector, headed by the number of its layout.
+
+        Args:
+            step: All of it is there.
+            fields: What is known already.
+            gradients: Of weights, by ``id`` of the variable, to be looked at.
+            look: Whether to look at them.
+        """
+        made: dict[int, Any] = {}
+        fields = {name: apart(values, made) for name, values in fields.items()}
+        gradients = {key: _values_apart(gradient, made) for key, gradient in gradients.items()}
+        gradients = gradients if self._replicas == 1 else summed_gradients(gradients)
+        fields |= self.weights.gradients(gradients, look)
         taps = list(dict.fromkeys(trail.tap for trail in step.trails))
         for at, tap in enumerate(taps):
-            fields |= {f"{at}:{name}": values for name, values in tap.activation.items()}
-            if tap.gradient is not None:
-                fields[f"{at}:gradient"] = tap.gradient
+            fields |= {f"{at}:{name}": values for name, values in self._reduced(tap, made).items()}
         flat = {name: tf.reshape(tf.cast(values, tf.float32), [-1]) for name, values in fields.items()}
         layout = Layout(
             {name: int(values.shape[0]) for name, values in flat.items()},
@@ -352,12 +384,10 @@ class TensorFlowStep:
         return tf.concat([number, *flat.values()], 0)
 
 
-def _after_that(norms: list[Any], grads: list[Any]) -> list[Any]:
-    """The same gradients, once they were looked at: so that optimizers may overwrite them, as they do without us."""
-    if tf.executing_eagerly():
-        return grads
-    with tf.control_dependencies(norms):
-        return [tf.identity(gradient) if isinstance(gradient, tf.Tensor) else gradient for gradient in grads]
+def _values_apart(gradient: Any, made: dict[int, Any]) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(apart(gradient.values, made), gradient.indices, gradient.dense_shape)
+    return apart(gradient, made)
 
 
 def _draws_statefully(graph: Any) -> bool:

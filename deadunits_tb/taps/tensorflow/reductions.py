@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from deadunits_tb.taps.packed import SQUARE_SCALE
+from deadunits_tb.taps.tensorflow.apart import marked
 
 _SLICES = 8
 _BIG = 1 << 12
@@ -158,10 +159,15 @@ def only_if(look: Any, work: Callable[[], Any], instead: Callable[[Any], Any]) -
     found: list[Any] = []
 
     def yes() -> list[Any]:  # traced before the other
-        found.append(work())
-        return [tf.identity(tensor) for tensor in tf.nest.flatten(found[0])]
+        with marked():
+            found.append(work())
+            return [tf.identity(tensor) for tensor in tf.nest.flatten(found[0])]
 
-    flat = tf.cond(look, yes, lambda: [instead(tensor) for tensor in tf.nest.flatten(found[0])])
+    def no() -> list[Any]:
+        with marked():
+            return [instead(tensor) for tensor in tf.nest.flatten(found[0])]
+
+    flat = tf.cond(look, yes, no)
     return tf.nest.pack_sequence_as(found[0], flat)
 
 
