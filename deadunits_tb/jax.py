@@ -34,8 +34,8 @@ try:
 except ImportError as error:
     raise MissingDependencyError("JAX is not installed: pip install 'deadunits-tb[jax]'") from error
 
+from deadunits_tb.taps.jax.plan import Layer
 from deadunits_tb.taps.jax.statistics import (
-    Layer,
     Statistics,
     init_statistics,
     observe,

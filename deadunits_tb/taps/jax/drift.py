@@ -12,7 +12,7 @@ import numpy as np
 
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.taps.columns import EXACT_BYTES, Columns, methods
-from deadunits_tb.taps.jax.statistics import Plan
+from deadunits_tb.taps.jax.plan import Plan
 from deadunits_tb.taps.jax.weights import columns_of, matrix, norms, outgoing_of, weights_of, wide
 
 _SIGNS = 32  # random signs: the estimated norm has a standard deviation of 1 / sqrt(2 * 32) = 12.5 %

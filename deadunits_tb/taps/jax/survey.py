@@ -15,28 +15,12 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from deadunits_tb.capture.activation_functions import field_name
-from deadunits_tb.taps.jax.private import function_name
-from deadunits_tb.taps.jax.statistics import Layer
+from deadunits_tb.taps.jax.operations import NO_FUNCTION, function_of, gate, moved_axes, moved_units
+from deadunits_tb.taps.jax.plan import Layer
 
 Path = tuple[int, ...]
 """Of an operation: its number, after those of the compiled functions around it."""
 
-_HANDS_ON = frozenset(
-    {
-        *("add", "add_any", "sub", "mul", "div", "neg", "select_n", "convert_element_type", "copy", "copy_p", "name"),
-        *("stop_gradient", "optimization_barrier", "reduce_precision", "sharding_constraint", "clamp", "pow", "square"),
-        *("reduce_window_max", "reduce_window_sum", "reduce_window_min", "reduce_window", "sqrt", "exp", "integer_pow"),
-    }
-)
-_NO_FUNCTION = frozenset({"linear", "softmax", "log_softmax", "exponential", "glu"})
-_PRIMITIVES = {"tanh": "tanh", "logistic": "sigmoid"}
-_LONGEST_GATE = 16
-_GATE = dict.fromkeys(("mul", "add", "sub", "div", "neg", "integer_pow", "square", "convert_element_type", "sqrt")) | {
-    **dict.fromkeys(("tanh", "erf", "erfc"), "gelu"),
-    "logistic": "silu",
-}
-"""Operations in functions like GELU, to the name of the function that they are typical of."""
 _UNSEEN = "its weights are used in no product outside of scan, while_loop, cond and checkpoint: use observe() there"
 _WEIGHT_KEYS = frozenset({"kernel", "weight", "w"})
 
@@ -229,11 +213,11 @@ class _Walk:
         carried.sort(key=lambda pair: self._trails.index(pair[0].trail) if isinstance(pair[0], _Units) else -1)
         for what, before in reversed(carried):
             if isinstance(what, _Weight):
-                axes = _moved(eqn, before, shape, what.axes) if param else None
+                axes = moved_axes(eqn, before, shape, what.axes) if param else None
                 if axes is not None:
                     return [_Known(_Weight(what.number, axes), True, sources)]
                 continue
-            moved = _moved_units(eqn, before, shape, what.axes)
+            moved = moved_units(eqn, before, shape, what.axes)
             if moved is not None:
                 if name in ("add", "add_any") and any(each.param for each in operands) and what.trail.taken is None:
                     self._with_bias(what.trail, path, moved)
@@ -262,6 +246,7 @@ class _Walk:
             return None
         shape = eqn.outvars[0].aval.shape
         axes: tuple[int, ...]
+        own: tuple[int, ...]
         if eqn.primitive.name == "conv_general_dilated":
             numbers = eqn.params["dimension_numbers"]
             if which != 1 or eqn.params.get("batch_group_count", 1) != 1:
@@ -295,9 +280,9 @@ class _Walk:
         units = [(at, each.what) for at, each in enumerate(operands) if isinstance(each.what, _Units)]
         if len(units) != 1 or len(eqn.outvars) != 1:
             return False
-        function = _function(eqn)
+        function = function_of(eqn)
         operand, what = units[0]
-        if function is None or function in _NO_FUNCTION or eqn.outvars[0].aval.shape != eqn.invars[operand].aval.shape:
+        if function is None or function in NO_FUNCTION or eqn.outvars[0].aval.shape != eqn.invars[operand].aval.shape:
             return False
         if what.trail.taken is None:
             what.trail.end(function, path, Tap(what.trail.name, operand), what.axes)
@@ -313,75 +298,3 @@ def layer_name(parameter: str) -> str:
     """Name of the layer that a parameter belongs to: ``mlp/hidden`` for ``mlp/hidden/kernel``."""
     layer, _, last = parameter.rpartition("/")
     return layer if layer and last in _WEIGHT_KEYS else parameter
-
-
-def gate(eqns: Sequence[Any], number: int, value: Any) -> tuple[str | None, int]:
-    """Recognise functions that JAX writes out as a value times something of that value: GELU, SiLU.
-
-    Args:
-        eqns: Of the traced function.
-        number: Of the first of them that takes the value.
-        value: The variable.
-
-    Returns:
-        Name of the function, and how many operations it is; None and 0 if there is no such function.
-    """
-    made: list[Any] = [value]
-    seen = None
-    for length, eqn in enumerate(eqns[number : number + _LONGEST_GATE], 1):
-        takes = [atom for atom in eqn.invars if not isinstance(atom, core.Literal)]
-        name = eqn.primitive.name
-        if not all(any(atom is one for one in made) for atom in takes) or name not in _GATE:
-            break
-        if name == "mul" and seen is not None and len(takes) == 2 and any(atom is value for atom in takes):
-            return seen, length
-        seen = _GATE[name] or seen
-        made += eqn.outvars
-    return None, 0
-
-
-def _function(eqn: Any) -> str | None:
-    name = eqn.primitive.name
-    if name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call"):
-        return field_name(function_name(eqn))
-    if name == "max" and any(
-        isinstance(atom, core.Literal) and not atom.aval.shape and atom.val == 0 for atom in eqn.invars
-    ):
-        return "relu"
-    return _PRIMITIVES.get(name)
-
-
-def _moved(eqn: Any, before: tuple[int, ...], shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Which axis of the parameter each axis is, after an operation; None where that is lost."""
-    if eqn.primitive.name == "transpose":
-        return tuple(axes[axis] for axis in eqn.params["permutation"])
-    return axes if eqn.primitive.name in _HANDS_ON and before == shape else None
-
-
-def _moved_units(
-    eqn: Any, before: tuple[int, ...], shape: tuple[int, ...], axes: tuple[int, ...]
-) -> tuple[int, ...] | None:
-    """Where the units are after an operation; None where that is lost."""
-    name = eqn.primitive.name
-    if name == "transpose":
-        permutation = list(eqn.params["permutation"])
-        return tuple(permutation.index(axis) for axis in axes)
-    if name == "broadcast_in_dim":
-        moved = tuple(eqn.params["broadcast_dimensions"][axis] for axis in axes)
-        return moved if all(shape[new] == before[old] for new, old in zip(moved, axes, strict=True)) else None
-    if name in ("reshape", "squeeze", "expand_dims"):
-        return _reshaped(before, shape, axes)
-    if name not in _HANDS_ON or len(before) != len(shape):
-        return None
-    return axes if all(shape[axis] == before[axis] for axis in axes) else None
-
-
-def _reshaped(before: tuple[int, ...], shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...] | None:
-    if list(axes) != list(range(axes[0], axes[0] + len(axes))):
-        return None
-    outside, units = math.prod(before[: axes[0]]), math.prod(before[axis] for axis in axes)
-    for start in range(len(shape)):
-        for end in range(start + 1, len(shape) + 1):
-            if math.prod(shape[:start]) == outside and math.prod(shape[start:end]) == units and shape[start] != 1:
-                return tuple(range(start, end)) if units > 1 else None
-    return None

@@ -10,8 +10,9 @@ import jax
 from jax.extend import core
 
 from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.taps.jax.plan import Layer
 from deadunits_tb.taps.jax.private import evaluated
-from deadunits_tb.taps.jax.statistics import Layer, Statistics, observe
+from deadunits_tb.taps.jax.statistics import Statistics, observe
 from deadunits_tb.taps.jax.survey import Path, Survey, survey
 
 

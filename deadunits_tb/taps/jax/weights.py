@@ -9,7 +9,8 @@ from jax import lax
 
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.taps.columns import Columns
-from deadunits_tb.taps.jax.statistics import Layer, Plan, Statistics
+from deadunits_tb.taps.jax.plan import Layer, Plan
+from deadunits_tb.taps.jax.statistics import Statistics
 
 
 def observe_weights(

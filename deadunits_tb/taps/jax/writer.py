@@ -24,7 +24,8 @@ from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps import packed
 from deadunits_tb.taps.costs import StepCosts
 from deadunits_tb.taps.jax.drift import WeightDrift
-from deadunits_tb.taps.jax.statistics import Layer, Plan, Statistics, checked_layers, empty_statistics
+from deadunits_tb.taps.jax.plan import Layer, Plan, checked_layers
+from deadunits_tb.taps.jax.statistics import Statistics, empty_statistics
 from deadunits_tb.taps.jax.weights import check_params
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo
