@@ -105,15 +105,6 @@ def test_a_step_that_gets_none_is_compiled_to_what_it_would_be_without_us() -> N
     assert texts[0] == texts[1]
 
 
-def test_eagerly() -> None:
-    network = mlp()
-    x, y = batch(network)
-    params = jax.tree.map(jnp.asarray, network.params)
-    plain = jax.value_and_grad(lambda params: network.loss(params, None, x, y)[0])(params)
-    (value, _), gradients = value_and_grad(network.loss)(params, init_statistics(network.layers), x, y)
-    assert_same((value, gradients), plain)
-
-
 def test_many_steps_in_one_scan() -> None:
     """Training steps within ``scan``: the statistics of all of them leave it together."""
     network, optimizer = mlp(), OPTIMIZERS["adamw"]()
