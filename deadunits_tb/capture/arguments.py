@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numbers
 import os
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.thresholds import Thresholds
 
 
 def check_log_dir(log_dir: object) -> None:
@@ -45,3 +48,43 @@ def check_share(name: str, value: object) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) <= 1:
         raise InvalidArgumentError(f"{name} must be above 0 and at most 1 (0.01 is 1 %), not {value!r}")
+
+
+def checked_thresholds(thresholds: object) -> Thresholds:
+    """Thresholds as a user may give them.
+
+    Raises:
+        InvalidArgumentError: They are neither :class:`~deadunits_tb.Thresholds` nor a mapping nor None.
+        UnknownNameError: There is no such threshold.
+    """
+    if thresholds is None:
+        return Thresholds()
+    if isinstance(thresholds, Thresholds):
+        return thresholds
+    if isinstance(thresholds, Mapping):
+        return Thresholds.from_dict(thresholds)
+    raise InvalidArgumentError(f"thresholds must be Thresholds or a mapping of some of them, not {thresholds!r}")
+
+
+def checked_layers(layers: Any, kind: type, called: str = "layers") -> tuple[Any, ...] | None:
+    """Layers as a user may choose them: a list of names or objects, None for all.
+
+    Args:
+        layers: What was given.
+        kind: Of a layer.
+        called: What the framework calls several of them.
+
+    Raises:
+        InvalidArgumentError: It is something else, or empty.
+    """
+    if layers is None:
+        return None
+    if isinstance(layers, (str, kind)) or not isinstance(layers, Iterable):
+        raise InvalidArgumentError(f"layers must be a list of names or {called}, or None for all, not {layers!r}")
+    chosen = tuple(layers)
+    for one in chosen:
+        if not isinstance(one, (str, kind)):
+            raise InvalidArgumentError(f"layers must hold names or {called}, not {one!r}")
+    if not chosen:
+        raise InvalidArgumentError("layers is empty, so there is nothing to watch: leave it out to watch all")
+    return chosen

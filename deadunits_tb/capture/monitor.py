@@ -277,6 +277,11 @@ class Monitor:
         """Share of all units that are dead at the last record, NaN before the first."""
         return self._layers.dead_fraction
 
+    @property
+    def interval(self) -> int:
+        """Steps from the last observation to the next, as the schedule has it now."""
+        return self._schedule.interval
+
     def mean_abs(self, layer: str) -> float:
         """Mean absolute activation of a layer at its last record, NaN before the first."""
         self._layers.window(layer)
