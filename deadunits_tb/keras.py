@@ -19,12 +19,13 @@ from deadunits_tb.capture.alarms import Alarm
 from deadunits_tb.capture.arguments import check_log_dir, check_share, check_whole
 from deadunits_tb.capture.epoch_table import epoch_table
 from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.revive.keras import ReviveCallback, revive
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.tap import UnitTap, backend_facts, check_backend
 from deadunits_tb.thresholds import Thresholds
 
-__all__ = ["DeadUnitsCallback"]
+__all__ = ["DeadUnitsCallback", "ReviveCallback", "revive"]
 
 _SELDOM = 10
 """From this interval on, compiling reductions takes longer than it saves in all but the longest runs."""

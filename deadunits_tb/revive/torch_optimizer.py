@@ -57,8 +57,16 @@ def forget(optimizer: Any, parameter: nn.Parameter, new: torch.Tensor, peers: to
             continue
         if name in _ADAM:
             likened = value[peers & ~new]
-            value[new] = likened.mean() if likened.numel() and not whole else 0
+            typical = likened.mean() if likened.numel() else _typical(optimizer, name)
+            value[new] = 0 if whole else typical
         elif name in _ZERO:
             value[new] = 0
         elif name == "step" and whole:
             value.zero_()
+
+
+def _typical(optimizer: Any, name: str) -> float:
+    """Mean of a moment over all parameters: for a layer in which no unit works."""
+    values = [state[name] for state in optimizer.state.values() if name in state]
+    total = sum(float(value.double().sum()) for value in values)
+    return total / max(1, sum(value.numel() for value in values))
