@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers as L
 from keras import ops
+
+BACKEND = keras.backend.backend()
+"""On which all of this runs: Keras has one for each process."""
+if BACKEND == "jax":
+    import jax
+elif BACKEND == "torch":
+    import torch
+
+    torch.set_num_threads(1)
+else:
+    import tensorflow as tf
 
 EXAMPLES = 22
 """Three batches of 8, the last one smaller."""
@@ -68,6 +78,15 @@ def convolutions():
     )
 
 
+def convolutions_first():
+    x = inputs = keras.Input((2, 6, 6))
+    x = L.Conv2D(4, 3, padding="same", activation="relu", data_format="channels_first")(x)
+    x = L.Conv2D(5, 2, data_format="channels_first")(x)
+    x = L.Activation("silu")(L.BatchNormalization(axis=1)(x))
+    x = L.GlobalAveragePooling2D(data_format="channels_first")(x)
+    return keras.Model(inputs, L.Dense(CLASSES, "softmax")(x))
+
+
 def other_convolutions():
     x = inputs = keras.Input((6, 6, 2))
     x = L.DepthwiseConv2D(3, depth_multiplier=2, activation="relu")(x)
@@ -114,6 +133,15 @@ def nested():
     return keras.Model(inputs, L.Dense(CLASSES, "softmax")(outer(inputs)))
 
 
+def raw_relu(x):
+    """The backend's own, past Keras."""
+    return {
+        "tensorflow": lambda: tf.nn.relu(x),
+        "jax": lambda: jax.nn.relu(x),
+        "torch": lambda: torch.nn.functional.relu(x),
+    }[BACKEND]()
+
+
 class Subclassed(keras.Model):
     """Calls activation functions in every way that code may."""
 
@@ -125,7 +153,7 @@ class Subclassed(keras.Model):
     def call(self, inputs, training=False):
         x = keras.activations.relu(self.norm(self.first(inputs)))
         x = ops.tanh(self.drop(self.second(x), training=training))
-        x = tf.nn.relu(self.third(x))
+        x = raw_relu(self.third(x))
         x = keras.activations.mish(self.fourth(x))
         return keras.activations.softmax(self.head(x))
 
@@ -140,7 +168,10 @@ class OwnStep(keras.Model):
     def call(self, inputs):
         return self.head(self.hidden(inputs))
 
-    def train_step(self, data):
+    def train_step(self, *args):
+        return {"tensorflow": self._tensorflow_step, "jax": self._jax_step, "torch": self._torch_step}[BACKEND](*args)
+
+    def _tensorflow_step(self, data):
         x, y = data
         with tf.GradientTape() as tape:
             y_pred = self(x, training=True)
@@ -148,6 +179,28 @@ class OwnStep(keras.Model):
         weights = self.trainable_weights
         self.optimizer.apply(tape.gradient(loss, weights), weights)
         return {"loss": loss, "twice": 2 * loss}
+
+    def _jax_step(self, state, data):
+        trainable, others, optimizer_variables, metrics = state
+        x, y = data[:2]
+
+        def loss_and_state(trainable):
+            y_pred, after = self.stateless_call(trainable, others, x)
+            return self.compute_loss(x=x, y=y, y_pred=y_pred), after
+
+        (loss, others), gradients = jax.value_and_grad(loss_and_state, has_aux=True)(trainable)
+        trainable, optimizer_variables = self.optimizer.stateless_apply(optimizer_variables, gradients, trainable)
+        return {"loss": loss, "twice": 2 * loss}, (trainable, others, optimizer_variables, metrics)
+
+    def _torch_step(self, data):
+        x, y = data[:2]
+        self.zero_grad()
+        loss = self.compute_loss(x=x, y=y, y_pred=self(x, training=True))
+        loss.backward()
+        weights = list(self.trainable_weights)
+        with torch.no_grad():
+            self.optimizer.apply([weight.value.grad for weight in weights], weights)
+        return {"loss": loss.detach(), "twice": 2 * loss.detach()}
 
 
 def recurrent():
@@ -209,13 +262,22 @@ ZOO = {
 """Name to what builds the model and what makes its data."""
 
 
+def images_first(seed=0):
+    x, y = images(seed)
+    return np.moveaxis(x, -1, 1).copy(), y
+
+
+CHANNELS_FIRST = {"convolutions_first": (convolutions_first, images_first)}
+"""TensorFlow cannot train it on a CPU."""
+
+
 def built(name, *, optimizer=None, policy="float32", loss="sparse_categorical_crossentropy", **compile_arguments):
     """A compiled model of the zoo, with the same weights each time."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(7)
     keras.mixed_precision.set_global_policy(policy)
     try:
-        build, data = ZOO[name]
+        build, data = (ZOO | CHANNELS_FIRST)[name]
         model = build()
         make = optimizer or (lambda: keras.optimizers.Adam(0.01))
         metrics = None if name == "own_step" else ["accuracy"]
@@ -227,10 +289,18 @@ def built(name, *, optimizer=None, policy="float32", loss="sparse_categorical_cr
 
 def state(model):
     """Everything that training changes, by name."""
-    found = {f"weight {v.path}": np.array(v) for v in model.variables}
+    found = {f"weight {v.path}": array(v) for v in model.variables}
     if model.optimizer is not None:
-        found |= {f"optimizer {v.path}": np.array(v) for v in model.optimizer.variables}
+        found |= {f"optimizer {v.path}": array(v) for v in model.optimizer.variables}
     return found
+
+
+def array(value):
+    """A copy in NumPy, of a variable or tensor of any backend; bfloat16 as float32, of which it is a part."""
+    value = ops.convert_to_tensor(value)
+    if keras.backend.standardize_dtype(value.dtype) == "bfloat16":
+        value = ops.cast(value, "float32")
+    return np.array(ops.convert_to_numpy(value))
 
 
 def assert_same_state(one, other):

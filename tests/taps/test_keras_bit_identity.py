@@ -11,7 +11,15 @@ import pytest
 
 import deadunits_tb
 from deadunits_tb.keras import DeadUnitsCallback
-from keras_zoo import ZOO, assert_same_state, built, state
+from keras_zoo import BACKEND, ZOO, assert_same_state, built, state
+
+OFTEN = {"tensorflow": set(ZOO), "jax": {"convolutions", "own_step", "shared"}, "torch": set(ZOO)}[BACKEND]
+"""Models tried at each commit; JAX compiles for seconds what then runs for milliseconds."""
+
+
+def seldom(*case: Any) -> Any:
+    """A case that only ``scripts/test --full`` runs."""
+    return pytest.param(*case, marks=pytest.mark.slow)
 
 
 def sgd() -> keras.optimizers.Optimizer:
@@ -32,7 +40,8 @@ def assert_identical(name: str, log_dir: pathlib.Path, *, every: int = 1, **comp
         history = model.fit(
             x, y, batch_size=8, epochs=2, verbose=0, callbacks=callbacks, validation_data=(x[:8], y[:8])
         )
-        results.append((state(model), history.history, np.random.random(), keras.random.uniform((2,))))  # noqa: NPY002
+        drawn = keras.ops.convert_to_numpy(keras.random.uniform((2,)))
+        results.append((state(model), history.history, np.random.random(), drawn))  # noqa: NPY002
     (before, logs, number, draw), (after, watched_logs, watched_number, watched_draw) = results
     assert_same_state(before, after)
     assert "dead_fraction" in watched_logs
@@ -44,14 +53,13 @@ def assert_identical(name: str, log_dir: pathlib.Path, *, every: int = 1, **comp
     assert run.records[-1].errors == ()
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", [name if name in OFTEN else seldom(name) for name in ZOO])
 def test_every_model(name: str, tmp_path: pathlib.Path) -> None:
     assert_identical(name, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
+WAYS = {
+    "tensorflow": [
         ("dense", {"jit_compile": True}),
         ("dense", {"jit_compile": False}),
         ("convolutions", {"jit_compile": True}),
@@ -66,9 +74,38 @@ def test_every_model(name: str, tmp_path: pathlib.Path) -> None:
         ("separate", {"optimizer": sgd}),
         ("residual", {"optimizer": adamw}),
     ],
-    ids=lambda value: (
-        value if isinstance(value, str) else " ".join(f"{k}={getattr(v, '__name__', v)}" for k, v in value.items())
-    ),
-)
+    "jax": [  # jit_compile=False means eager there
+        seldom("dense", {"run_eagerly": True}),
+        seldom("subclassed", {"run_eagerly": True}),
+        ("dense", {"policy": "mixed_float16"}),
+        seldom("convolutions", {"policy": "mixed_float16"}),
+        seldom("separate", {"policy": "mixed_bfloat16"}),
+        ("dense", {"steps_per_execution": 2}),
+        ("dense", {"every": 3}),
+        seldom("separate", {"optimizer": sgd}),
+        seldom("residual", {"optimizer": adamw}),
+        seldom("convolutions_first", {}),
+    ],
+    "torch": [  # no steps_per_execution, says Keras; jit_compile=True is not watched, see test_keras_callback.py
+        ("separate", {"run_eagerly": True}),
+        ("dense", {"policy": "mixed_float16"}),
+        ("convolutions", {"policy": "mixed_float16"}),
+        ("separate", {"policy": "mixed_bfloat16"}),
+        ("dense", {"every": 3}),
+        ("separate", {"optimizer": sgd}),
+        ("residual", {"optimizer": adamw}),
+        ("convolutions_first", {}),
+    ],
+}[BACKEND]
+
+
+def named(value: Any) -> str:
+    """Names of cases."""
+    if isinstance(value, str):
+        return value
+    return " ".join(f"{key}={getattr(one, '__name__', one)}" for key, one in value.items()) or "default"
+
+
+@pytest.mark.parametrize(("name", "arguments"), WAYS, ids=named)
 def test_every_way_to_compile(name: str, arguments: dict[str, Any], tmp_path: pathlib.Path) -> None:
     assert_identical(name, tmp_path, **arguments)

@@ -16,7 +16,7 @@ from deadunits_tb import MonitorWarning, Thresholds
 from deadunits_tb.errors import InvalidArgumentError, LogDirectoryError, UnknownNameError
 from deadunits_tb.keras import DeadUnitsCallback
 from deadunits_tb.units import UnitState
-from keras_zoo import assert_same_state, built, state
+from keras_zoo import BACKEND, assert_same_state, built, state
 
 
 def fit(callbacks: list[Any], *, epochs: int = 2, **arguments: Any) -> tuple[keras.Model, keras.callbacks.History]:
@@ -50,6 +50,7 @@ def test_wrong_arguments_are_refused_at_once(tmp_path: pathlib.Path, arguments: 
 
 def test_a_layer_that_does_not_exist_is_refused_before_training(tmp_path: pathlib.Path) -> None:
     model, (x, y) = built("dense")
+    model.optimizer.build(model.trainable_variables)  # as some backends do before the callbacks are asked
     before = state(model)
     with pytest.raises(UnknownNameError, match="there is no layer 'dense_9'") as raised:
         model.fit(x, y, verbose=0, callbacks=[DeadUnitsCallback(tmp_path, layers=["dense_9"])])
@@ -60,6 +61,7 @@ def test_a_layer_that_does_not_exist_is_refused_before_training(tmp_path: pathli
 def test_an_unwritable_directory_is_refused_before_training(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     model, (x, y) = built("dense")
+    model.optimizer.build(model.trainable_variables)
     before = state(model)
     with pytest.raises(LogDirectoryError, match="file"):
         model.fit(x, y, verbose=0, callbacks=[DeadUnitsCallback(tmp_path / "file")])
@@ -188,7 +190,7 @@ def test_a_monitor_that_fails_does_not_touch_the_training(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     from deadunits_tb.capture import monitor
-    from deadunits_tb.taps.keras import tensorflow as keras_tensorflow
+    from deadunits_tb.taps.keras import tap as keras_tap
 
     def broken(*arguments: object, **named: object) -> None:
         raise OSError("injected")
@@ -196,7 +198,7 @@ def test_a_monitor_that_fails_does_not_touch_the_training(
     if where == "record":
         monkeypatch.setattr(monitor.Monitor, "_record", broken)
     else:
-        monkeypatch.setattr(keras_tensorflow.TensorFlowStep, "fetch", broken)
+        monkeypatch.setattr(keras_tap._step_class(), "fetch", broken)
     plain, expected = fit([])
     with pytest.warns(MonitorWarning, match=r"training goes on.*injected") as warned:
         model, history = fit([DeadUnitsCallback(tmp_path, every=1)])
@@ -215,3 +217,17 @@ def test_a_full_disk_does_not_touch_the_training(tmp_path: pathlib.Path) -> None
     longer, _ = fit([], epochs=60)
     assert_same_state(state(longer), state(model))
     assert plain is not None
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="elsewhere a compiled step can be watched")
+def test_a_step_that_torch_compiles_is_left_alone_and_that_is_said(tmp_path: pathlib.Path) -> None:
+    model, _ = built("dense")
+    model.compile("sgd", "mse", jit_compile=True)
+    watch = DeadUnitsCallback(tmp_path, every=1)
+    watch.set_model(model)
+    model.make_train_function()
+    with pytest.warns(MonitorWarning, match="use jit_compile=False"):
+        watch.on_train_begin()
+    assert watch._tap is not None
+    watch.on_train_batch_begin(0)
+    assert leftovers(model) == [], "the model's own train function is the one that fit calls"

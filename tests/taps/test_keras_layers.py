@@ -11,7 +11,7 @@ import deadunits_tb
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.keras import DeadUnitsCallback
 from deadunits_tb.taps.keras.layers import survey
-from keras_zoo import built, vectors
+from keras_zoo import BACKEND, built, vectors
 
 HIDDEN, OUTPUT = ("hidden", "pre_activation"), ("output", "pre_activation")
 LOOP = ("hidden", "output")
@@ -132,7 +132,7 @@ def test_layers_of(name, tmp_path):
     assert found == EXPECTED[name]
     assert list(found) == list(EXPECTED[name]), "in the order of the calls"
     assert run.records[-1].errors == ()
-    assert all(history.info.framework == "keras/tensorflow" for history in run.layers.values())
+    assert all(history.info.framework == f"keras/{BACKEND}" for history in run.layers.values())
     assert all(history.info.weight_delta == "exact" for history in run.layers.values())
     embeds = name in ("recurrent", "attention")
     tokens = {layer for layer, history in run.layers.items() if history.info.tokens}
