@@ -94,7 +94,7 @@ def empty_statistics(plan: Plan, scales: Mapping[str, float | None] | None = Non
         return {field: zeros for field in names} | numbers | extremes
 
     run = {name: np.float32(0) for name in ("gradients", "losses", "loss", "skipped")}
-    run |= {"loss_scale": np.float32(1), "inputs": np.zeros(6, np.float32), "looked": np.zeros(3, np.float32)}
+    run |= {"inputs": np.zeros(6, np.float32), "looked": np.zeros(3, np.float32)}
     return Statistics(plan, {name: layer_fields(name, layer) for name, layer in plan.layers}, run)
 
 
@@ -237,19 +237,19 @@ def observe_gradients(
             "gradients must be those of the loss with respect to these statistics, as jax.grad(loss, argnums=1) "
             f"gives them where argument 1 are the statistics, not {_what(gradients)}"
         )
-    share = 1.0 if axis_name is None else 1.0 / lax.psum(1, axis_name)
+    share = 1.0 / jnp.asarray(loss_scale, jnp.float32)
+    if axis_name is not None:
+        share = share / lax.psum(1, axis_name)
     for name in statistics.layers:
         squares = gradients.layers[name]["gradient"]
-        if axis_name is not None:
-            # Where JAX keeps track of what differs between devices it has added the squares up by itself.
-            if not varying_axes(lax.axis_index(axis_name)) or varying_axes(squares):
-                squares = lax.psum(squares, axis_name)
-            squares = squares * (share * share)
-        statistics = statistics.with_layer(name, gradient=statistics.layers[name]["gradient"] + squares)
+        # Where JAX keeps track of what differs between devices it has added the squares up by itself.
+        if axis_name is not None and (not varying_axes(lax.axis_index(axis_name)) or varying_axes(squares)):
+            squares = lax.psum(squares, axis_name)
+        squares = statistics.layers[name]["gradient"] + squares * share * share
+        statistics = statistics.with_layer(name, gradient=squares)
     run = statistics.run
     found = {
         "gradients": run["gradients"] + 1,
-        "loss_scale": jnp.asarray(loss_scale, jnp.float32),
         "skipped": jnp.maximum(run["skipped"], jnp.asarray(skipped, jnp.float32)),
     }
     if loss is not None:

@@ -342,7 +342,7 @@ def step_observation(statistics: Statistics) -> StepObservation:
             of["gradient"] = gradient
         fields |= {f"{at}:{field}": _vector(values) for field, values in of.items()}
         calls.append(packed.Call(name, at, layer.trainable))
-    fields |= {"scale": _vector(run["loss_scale"]), "skipped": _vector(run["skipped"])}
+    fields["skipped"] = _vector(run["skipped"])
     if run["losses"] > 0:
         fields["loss"] = _vector(run["loss"] / run["losses"])
     if run["inputs"][0] > 0:
