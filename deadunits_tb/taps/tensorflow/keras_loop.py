@@ -82,6 +82,10 @@ class Part:
     gradients: dict[int, dict[int, Any]] = field(default_factory=dict)
     applied: dict[int, dict[str, Any]] = field(default_factory=dict)
 
+    def is_here(self) -> bool:
+        """Whether what is made now can be carried out of the step: not in a loop's body, or a function within."""
+        return (None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()) is self.graph
+
 
 @dataclass(frozen=True, slots=True)
 class StepNumbers:
@@ -269,7 +273,7 @@ class LoopStep(TensorFlowStep):
         def apply(grads: Any, trainable_variables: Any = None) -> Any:
             part, replica = self._part, _replica()
             step = self.present()
-            if part is None or replica is None or step is None or step.failure is not None:
+            if part is None or replica is None or step is None or step.failure is not None or not part.is_here():
                 return original(grads, trainable_variables)
             grads = list(grads)
             trainable_variables = None if trainable_variables is None else list(trainable_variables)
@@ -434,7 +438,8 @@ class LoopTap(UnitTap):
 
     def report(self, error: Exception | str) -> None:
         """Nothing will be observed any more."""
-        self._monitor.report("watch", error)
+        failure = self._loop.failure if self._loop is not None else None
+        self._monitor.report("watch", failure or error)
 
     # Steps
 
