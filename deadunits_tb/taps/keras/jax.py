@@ -177,7 +177,6 @@ class JaxStep:
     def gradient_tap(self, tensor: Any, arrived: Callable[[Any], None]) -> Any:
         """An identity that sees the gradient on its way back."""
 
-        @jax.custom_vjp
         def identity(value: Any) -> Any:
             return value
 
@@ -185,8 +184,9 @@ class JaxStep:
             arrived(gradient)
             return (gradient,)
 
-        identity.defvjp(lambda value: (value, None), back)
-        return identity(tensor)
+        tap = jax.custom_vjp(identity)
+        tap.defvjp(lambda value: (value, None), back)
+        return tap(tensor)
 
     def reduce_gradient(self, gradient: Any, tap: Tap) -> Any:
         """``[units]``: sum of squares over positions."""
@@ -378,7 +378,8 @@ class _JaxDevice:
         return jnp.concatenate([jnp.zeros(0), *vectors])
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.jit(function)
+        made: Callable[..., Any] = jax.jit(function)
+        return made
 
     def numpy(self, vector: Any) -> npt.NDArray[np.floating]:
         return np.asarray(vector)
