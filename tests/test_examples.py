@@ -91,3 +91,31 @@ def test_the_beginners_program(root: pathlib.Path, tmp_path: pathlib.Path, capsy
     for flagged in run.layers["hidden"].flagged():
         if flagged.state == UnitState.DEAD:
             assert rates[flagged.unit] <= flagged.explanation.rate_upper_bound
+
+
+def test_pytorch_with_modules(root: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = example(root, "pytorch_modules").main(str(tmp_path), epochs=2, every=1)
+    assert "epoch 2: loss 0." in capsys.readouterr().out
+    run = deadunits_tb.load(tmp_path)["."]
+    assert {name: layer.info.activation_function for name, layer in run.layers.items()} == {
+        "0": "relu",
+        "5": "relu",
+        "8": "linear",
+    }
+    assert run.records[-1].step >= 2 * 57 - 2  # the last batch alone is too small for a record
+    assert not model._forward_hooks
+
+
+def test_pytorch_with_functions(root: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+    from sklearn.datasets import load_digits
+
+    model = example(root, "pytorch_functional").main(str(tmp_path), epochs=4, every=1)
+    assert "epoch 4" in capsys.readouterr().out
+    run = deadunits_tb.load(tmp_path)["."]
+    assert [layer.info.activation_function for layer in run.layers.values()] == ["relu", "tanh", "linear"]
+    with torch.no_grad():
+        fires = (model.hidden(torch.tensor(load_digits().data / 16, dtype=torch.float32)) > 0).any(0).numpy()
+    dead = run.layers["hidden"].states[-1] == UnitState.DEAD
+    assert dead.sum() > 10
+    assert not fires[dead].any()
