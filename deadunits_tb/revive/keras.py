@@ -15,20 +15,20 @@ from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.record import NEVER
 from deadunits_tb.revive.keras_graph import Lost, Route, named_route, route
 from deadunits_tb.revive.keras_optimizer import check_optimizer
-from deadunits_tb.revive.keras_surgery import Chosen, Surgery, check_initializer, prepare, unit_count
+from deadunits_tb.revive.keras_surgery import Surgery, check_initializer, prepare, unit_count
 from deadunits_tb.revive.policy import (
     COOL_DOWN,
     MAX_SHARE,
-    LayerPlan,
+    Candidate,
     RevivalPlan,
     RevivePolicy,
-    history_of,
+    by_hand,
+    candidates,
     tell,
-    unit_indices,
 )
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.layers import survey
-from deadunits_tb.units import ALARM, UnitState
+from deadunits_tb.units import UnitState
 
 Named = Mapping[str, "str | keras.Layer | Iterable[str | keras.Layer]"]
 
@@ -154,20 +154,7 @@ class ReviveCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras i
         target = _Target(model, **self._how)
         named = None if self._layers is None else {target.name(layer) for layer in self._layers}
         step = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) - 1
-        chosen, refused = [], {}
-        for name, record in monitor.last_records.items():
-            if named is not None and name not in named:
-                continue
-            units, found = history_of(monitor).eligible(self._policy, record, step)
-            if not len(units):
-                continue
-            if monitor.infos[name].role == "output":
-                refused[name] = "it is an output layer"
-                continue
-            silent = bool((record.states[units] == UnitState.DEAD).all())
-            peers = np.setdiff1d(np.flatnonzero(~ALARM[record.states]), units)
-            plan = LayerPlan(name, tuple(units.tolist()), found, record.units)
-            chosen.append(Chosen(plan, target.layers[name], units, peers, silent))
+        chosen, refused = candidates(monitor, self._policy, step, named)
         surgeries = []
         for one in chosen:
             try:
@@ -217,11 +204,7 @@ def revive(
     for each, given in units.items():
         name = target.name(each)
         target.check(name)
-        layer = target.layers[name]
-        total = unit_count(layer)
-        indices = unit_indices(name, given, total)
-        plan = LayerPlan(name, tuple(indices.tolist()), len(indices), total)
-        chosen = Chosen(plan, layer, indices, np.setdiff1d(np.arange(total), indices), False)
+        chosen = by_hand(name, given, unit_count(target.layers[name]))
         try:
             surgeries.append(target.prepare(chosen))
         except Lost as reason:
@@ -274,14 +257,15 @@ class _Target:
             )
             raise InvalidArgumentError(f"layer {name!r} cannot be revived: {reason}{where}") from None
 
-    def prepare(self, chosen: Chosen) -> Surgery:
+    def prepare(self, chosen: Candidate) -> Surgery:
         """Work out everything that will change for one layer.
 
         Raises:
             Lost: It cannot be revived.
         """
         seed = int(self._random.integers(1, 2**31))
-        return prepare(self._model, self._route(chosen.plan.layer), chosen, self._initializer, seed, self._sample)
+        name = chosen.plan.layer
+        return prepare(self._model, self.layers[name], self._route(name), chosen, self._initializer, seed, self._sample)
 
     def _route(self, name: str) -> Route:
         layer = self.layers[name]

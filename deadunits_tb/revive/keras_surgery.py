@@ -18,23 +18,12 @@ from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.record import Int
 from deadunits_tb.revive.keras_graph import Lost, Route
 from deadunits_tb.revive.keras_optimizer import Mask, forget, shift_average
-from deadunits_tb.revive.policy import LayerPlan
+from deadunits_tb.revive.policy import Candidate, LayerPlan
 from deadunits_tb.taps.keras.consumers import taken_in
 from deadunits_tb.taps.keras.layers import CONVOLUTIONS, DEPTHWISE, SEPARABLE, TRANSPOSED
 
 Array = npt.NDArray[Any]
 _HE = frozenset({"relu", "relu6", "leaky_relu", "prelu", "elu", "celu", "gelu", "silu", "mish", "hard_silu"})
-
-
-@dataclass(eq=False, slots=True)
-class Chosen:
-    """Units of one layer to revive, and those that work; ``silent`` if records say that all of them send nothing."""
-
-    plan: LayerPlan
-    layer: Any
-    units: Int
-    peers: Int
-    silent: bool
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -85,13 +74,15 @@ class Surgery:
                 forget(optimizer, vector, new, peers)
 
 
-def prepare(model: keras.Model, route: Route, chosen: Chosen, initializer: Any, seed: int, sample: Any) -> Surgery:
+def prepare(
+    model: keras.Model, layer: Any, route: Route, chosen: Candidate, initializer: Any, seed: int, sample: Any
+) -> Surgery:
     """Work out everything that will change.
 
     Raises:
         Lost: The layer cannot be revived.
     """
-    layer, total = chosen.layer, chosen.plan.total
+    total = chosen.plan.total
     axis = unit_axis(layer)
     if layer.kernel.shape[axis] != total:
         raise Lost(f"it has {layer.kernel.shape[axis]} units, but records of {total}")
@@ -179,7 +170,7 @@ def fresh_kernel(layer: Any, initializer: Any, function: str | None, seed: int) 
     return np.asarray(keras.ops.convert_to_numpy(initializer(tuple(kernel.shape), dtype=kernel.dtype)))
 
 
-def _outgoing(consumer: Any, positions: int, chosen: Chosen, means: Array | None) -> _Outgoing:
+def _outgoing(consumer: Any, positions: int, chosen: Candidate, means: Array | None) -> _Outgoing:
     weights = taken_in(consumer, positions)
     kernel, (axis,) = weights.variable, weights.axes
     total, shape = chosen.plan.total, kernel.shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +13,7 @@ from deadunits_tb.capture.arguments import check_share, check_whole
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.record import NEVER, Byte, Int, LayerRecord
-from deadunits_tb.units import STATE_BY_LABEL, LayerInfo, UnitState
+from deadunits_tb.units import ALARM, STATE_BY_LABEL, UnitState
 
 REVIVABLE = (UnitState.DEAD, UnitState.SATURATED, UnitState.CONSTANT, UnitState.DORMANT)
 """States that new weights can help. What is not finite spoils the whole network, and what is frozen is meant to be."""
@@ -150,9 +150,64 @@ def history_of(monitor: Monitor) -> ReviveHistory:
     return _HISTORIES.setdefault(monitor, ReviveHistory())
 
 
-def is_output(info: LayerInfo | None) -> bool:
-    """Whether a layer gives the model's output, and so is never revived."""
-    return info is not None and info.role == "output"
+@dataclass(frozen=True, eq=False, slots=True)
+class Candidate:
+    """Units of one layer that may be revived, as its last record has them.
+
+    Attributes:
+        plan: The same in short.
+        units: ``int64 [n]`` indices.
+        peers: ``int64 [m]`` indices of units that work, to which the new ones are likened.
+        silent: Whether all of them are dead: they send what a silent unit sends.
+        function: The layer's activation function.
+    """
+
+    plan: LayerPlan
+    units: Int
+    peers: Int
+    silent: bool
+    function: str | None
+
+
+def candidates(
+    monitor: Monitor, policy: RevivePolicy, step: int, named: Container[str] | None
+) -> tuple[list[Candidate], dict[str, str]]:
+    """Choose the units to revive by a monitor's last records.
+
+    Args:
+        monitor: Of the run.
+        policy: Decides.
+        step: The last training step.
+        named: Layers that may be revived, None for all.
+
+    Returns:
+        What may be revived, and layers that may not be to the reason.
+    """
+    found, refused = [], {}
+    for name, record in monitor.last_records.items():
+        units, count = history_of(monitor).eligible(policy, record, step)
+        if not len(units) or (named is not None and name not in named):
+            continue
+        info = monitor.infos[name]
+        if info.role == "output":  # it may be silent, and the loss needs each of its units
+            refused[name] = "it is an output layer"
+            continue
+        plan = LayerPlan(name, tuple(units.tolist()), count, record.units)
+        peers = np.setdiff1d(np.flatnonzero(~ALARM[record.states]), units)
+        silent = bool((record.states[units] == UnitState.DEAD).all())
+        found.append(Candidate(plan, units, peers, silent, info.activation_function))
+    return found, refused
+
+
+def by_hand(layer: str, units: Any, total: int) -> Candidate:
+    """Units of a layer that a user chose; all others work, and nothing is known of what these send.
+
+    Raises:
+        InvalidArgumentError: There are no such units.
+    """
+    indices = unit_indices(layer, units, total)
+    plan = LayerPlan(layer, tuple(indices.tolist()), len(indices), total)
+    return Candidate(plan, indices, np.setdiff1d(np.arange(total), indices), False, None)
 
 
 def tell(monitor: Monitor, plan: RevivalPlan) -> None:

@@ -11,12 +11,12 @@ from torch import nn
 from deadunits_tb.capture.arguments import check_whole
 from deadunits_tb.capture.messages import one_line, say
 from deadunits_tb.errors import InvalidArgumentError
-from deadunits_tb.revive.policy import COOL_DOWN, MAX_SHARE, RevivalPlan, RevivePolicy, tell
+from deadunits_tb.revive.policy import COOL_DOWN, MAX_SHARE, Candidate, RevivalPlan, RevivePolicy, tell
 from deadunits_tb.revive.torch_graph import ZERO_WHEN_SILENT, Graph, Lost, Route
 from deadunits_tb.revive.torch_initializer import Initializer, check_initializer
 from deadunits_tb.revive.torch_optimizer import check_optimizer
 from deadunits_tb.revive.torch_surgery import Means, prepare, seeded
-from deadunits_tb.revive.torch_target import Chosen, Target
+from deadunits_tb.revive.torch_target import Target
 from deadunits_tb.units import UnitState
 
 Named = Mapping[str, "str | nn.Module | Iterable[str | nn.Module]"]
@@ -174,7 +174,7 @@ class _Routes:
         found = [self._target.module(self._target.name(one)) for one in listed]
         return tuple(module for module in found if module is not None)
 
-    def of(self, chosen: Chosen, module: nn.Module | None) -> Route:
+    def of(self, chosen: Candidate, module: nn.Module | None) -> Route:
         """The route of a layer's units.
 
         Raises:

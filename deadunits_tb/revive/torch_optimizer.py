@@ -69,4 +69,4 @@ def _typical(optimizer: Any, name: str) -> float:
     """Mean of a moment over all parameters: for a layer in which no unit works."""
     values = [state[name] for state in optimizer.state.values() if name in state]
     total = sum(float(value.double().sum()) for value in values)
-    return total / max(1, sum(value.numel() for value in values))
+    return float(total / max(1, sum(value.numel() for value in values)))

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from deadunits_tb.revive.policy import LayerPlan
+from deadunits_tb.revive.policy import Candidate, LayerPlan
 from deadunits_tb.revive.torch_consumers import Outgoing, outgoing
 from deadunits_tb.revive.torch_graph import RECURRENT, Lost, Route
 from deadunits_tb.revive.torch_initializer import Initializer, fresh_weight
 from deadunits_tb.revive.torch_optimizer import forget
-from deadunits_tb.revive.torch_target import Chosen, unit_count
+from deadunits_tb.revive.torch_target import unit_count
 from deadunits_tb.taps.torch.private import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED
 
 
@@ -96,7 +96,7 @@ class Surgery:
 
 
 def prepare(
-    model: nn.Module, module: Any, route: Route, chosen: Chosen, initializer: Initializer, means: Means
+    model: nn.Module, module: Any, route: Route, chosen: Candidate, initializer: Initializer, means: Means
 ) -> Surgery:
     """Work out everything that will change.
 

@@ -6,26 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
-from deadunits_tb.record import NEVER, LayerRecord
-from deadunits_tb.revive.policy import LayerPlan, RevivePolicy, history_of, unit_indices
-from deadunits_tb.units import ALARM, UnitState
-
-
-@dataclass(eq=False, slots=True)
-class Chosen:
-    """Units of one layer, and those that work."""
-
-    plan: LayerPlan
-    units: Any
-    peers: Any
-    silent: bool
-    function: str | None
+from deadunits_tb.record import NEVER
+from deadunits_tb.revive.policy import Candidate, RevivePolicy, by_hand, candidates
 
 
 @dataclass(eq=False, slots=True)
@@ -35,7 +22,6 @@ class Target:
     model: nn.Module
     optimizer: Any
     monitor: Monitor | None
-    infos: Mapping[str, Any]
     units: Mapping[str, Any] | None
     step: int
 
@@ -54,7 +40,7 @@ class Target:
                     "with a model, units must say what to revive, such as units={'fc1': [3, 17]}; "
                     "with what watch() returned, its records say it"
                 )
-            return cls(_inner(watched), optimizer, None, {}, units, NEVER)
+            return cls(_inner(watched), optimizer, None, units, NEVER)
         tap, monitor = getattr(watched, "_tap", None), getattr(watched, "_monitor", None)
         if tap is None or not isinstance(monitor, Monitor):
             raise InvalidArgumentError(
@@ -65,7 +51,7 @@ class Target:
                 "units are chosen by the monitor's records: give the model instead to choose them"
             )
         tap.hand_over()
-        return cls(tap._model, optimizer or tap._optimizer, monitor, monitor.infos, None, tap.step - 1)
+        return cls(tap._model, optimizer or tap._optimizer, monitor, None, tap.step - 1)
 
     def module(self, name: str) -> nn.Module | None:
         """Of that name, None if it is something else."""
@@ -83,38 +69,13 @@ class Target:
                 return str(name)
         raise UnknownNameError.of("layer", layer if isinstance(layer, str) else type(layer).__name__, names)
 
-    def choose(self, policy: RevivePolicy, named: set[str] | None) -> tuple[list[Chosen], dict[str, str]]:
+    def choose(self, policy: RevivePolicy, named: set[str] | None) -> tuple[list[Candidate], dict[str, str]]:
         """The units to revive, and layers that may not be."""
-        if self.units is not None:
-            return [self._by_hand(layer, units) for layer, units in self.units.items()], {}
-        assert self.monitor is not None
-        chosen, refused = [], {}
-        for name, record in self.monitor.last_records.items():
-            if named is not None and name not in named:
-                continue
-            units, found = history_of(self.monitor).eligible(policy, record, self.step)
-            if not len(units):
-                continue
-            info = self.infos[name]
-            if info.role == "output":
-                refused[name] = "it is an output layer"
-            else:
-                chosen.append(_recorded(info, record, units, found))
-        return chosen, refused
-
-    def _by_hand(self, layer: str, units: Any) -> Chosen:
-        name = self.name(layer)
-        total = unit_count(self.module(name))
-        indices = unit_indices(name, units, total)
-        others = np.setdiff1d(np.arange(total), indices)
-        return Chosen(LayerPlan(name, tuple(indices.tolist()), len(indices), total), indices, others, False, None)
-
-
-def _recorded(info: Any, record: LayerRecord, units: Any, found: int) -> Chosen:
-    peers = np.setdiff1d(np.flatnonzero(~ALARM[record.states]), units)
-    silent = bool((record.states[units] == UnitState.DEAD).all())
-    plan = LayerPlan(info.name, tuple(units.tolist()), found, record.units)
-    return Chosen(plan, units, peers, silent, info.activation_function)
+        if self.units is None:
+            assert self.monitor is not None
+            return candidates(self.monitor, policy, self.step, named)
+        given = {self.name(layer): units for layer, units in self.units.items()}
+        return [by_hand(name, units, unit_count(self.module(name))) for name, units in given.items()], {}
 
 
 def unit_count(module: Any) -> int:
