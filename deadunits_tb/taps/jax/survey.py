@@ -22,6 +22,8 @@ Path = tuple[int, ...]
 """Of an operation: its number, after those of the compiled functions around it."""
 
 _UNSEEN = "its weights are used in no product outside of scan, while_loop, cond and checkpoint: use observe() there"
+_CLOSED = frozenset({"scan", "while", "cond", "checkpoint", "remat", "remat2", "shard_map"})
+"""Operations that are not looked into."""
 _WEIGHT_KEYS = frozenset({"kernel", "weight", "w"})
 
 
@@ -192,6 +194,9 @@ class _Walk:
         plain = [_Known(None, param and any(each.param for each in operands), sources) for _ in eqn.outvars]
         if name in ("dot_general", "conv_general_dilated"):
             return [self._multiplied(eqn, operands, path, sources) or plain[0]]
+        if name in _CLOSED and any(each.param for each in operands):
+            self._consumed |= sources
+            return plain
         if self._is_function(eqn, operands, path):
             return plain
         if name in ("jit", "pjit", "closed_call", "core_call"):
