@@ -11,6 +11,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -112,3 +113,12 @@ def test_other_strategies_are_refused_with_the_reason(kind):
         strategy = type(kind, (), {})()
     with pytest.raises(InvalidArgumentError, match=f"under {kind} cannot be watched"):
         check_strategy(strategy, several_workers=True)
+
+
+def test_fit_on_several_workers_is_refused_with_what_to_do():
+    """Keras 3.15 cannot do it itself on TensorFlow 2.21; a loop can."""
+    extended = types.SimpleNamespace(worker_devices=["CPU:0"])
+    kind = type("CollectiveAllReduceStrategy", (), {"num_replicas_in_sync": 2, "extended": extended})
+    with pytest.raises(InvalidArgumentError, match="write the loop with"):
+        check_strategy(kind(), several_workers=False)
+    check_strategy(kind(), several_workers=True)
