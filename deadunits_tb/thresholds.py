@@ -145,7 +145,7 @@ class Thresholds:
         unit="records",
         source="2 % flicker would otherwise give 34 transitions per unit in 1,000 records (measured)",
         meaning="consecutive records that must agree before an alarm, a warning or sparse is entered (non_finite: one)"
-        ", or saturated, constant or dormant is left",
+        ", or a state that is told by a measured share or size is left",
     )
     confirm_examples: int = _threshold(
         256,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import pathlib
 import re
 
 import pytest
 
 from deadunits_tb.glossary import STATES, glossary, number
+from deadunits_tb.reading import causes
+from deadunits_tb.reading.causes import CAUSES
 from deadunits_tb.thresholds import PRESETS, SPECS, Thresholds
 from deadunits_tb.units import STATISTICS, UnitState
 
@@ -60,8 +63,26 @@ def test_presets(text: str) -> None:
     assert rows(text, "Presets") == expected
 
 
+def test_causes(text: str) -> None:
+    flowing = " ".join(text.split("## Causes")[1].split("## Evidence")[0].split())
+    assert re.findall(r"### (\w+) \*\*When", flowing) == list(CAUSES)
+    for name, words in CAUSES.items():
+        section = flowing.split(f"### {name} ")[1].split("###")[0]
+        assert section.strip() == f"**When.** {words.when} **What it does not say.** {words.not_}"
+
+
+def test_every_cause_that_the_code_names_is_explained_and_the_other_way_round() -> None:
+    named: set[str] = set()
+    for path in pathlib.Path(causes.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Suspicion", "Explosion"):
+                words = [leaf.value for leaf in ast.walk(node.args[0]) if isinstance(leaf, ast.Constant)]
+                named |= {word for word in words if isinstance(word, str)}
+    assert named == set(CAUSES)
+
+
 def test_every_name_in_backticks_exists(text: str) -> None:
-    known = {s.label for s in UnitState} | {s.name for s in STATISTICS} | set(SPECS) | set(PRESETS)
+    known = {s.label for s in UnitState} | {s.name for s in STATISTICS} | set(SPECS) | set(PRESETS) | {"w"}
     named = set(re.findall(r"`([a-z][a-z_0-9]*)`", text))
     assert named <= known, f"no such state, statistic, threshold or preset: {named - known}"
 

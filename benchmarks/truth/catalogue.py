@@ -25,12 +25,11 @@ def states(seeds: int = 2) -> Iterator[Recipe]:
                 plants += [
                     Plant("kill", 0, (2, 3), step=50),
                     Plant("kill", 1, (0, 1, 2), step=90),
-                    Plant("rate", 1, (8, 9), value=0.005),
                 ]
+                rare = (Plant("rate", 1, (8, 9), value=0.005), Plant("rate", 1, (10, 11), step=60, value=0.002))
                 yield Recipe(
-                    f"states/{function}-fading-{seed}", function=function, batch=300, steps=120, seed=seed,
-                    plants=(Plant("rate", 1, (10, 11), step=60, value=0.002),),
-                )  # fmt: skip
+                    f"states/{function}-rare-{seed}", function=function, batch=300, steps=120, seed=seed, plants=rare
+                )
             else:
                 plants = plants[1:]
             if bounded:
@@ -77,7 +76,9 @@ def _causes() -> Iterator[Recipe]:
     cause = "vanishing_gradient"
     deep = (64, 32, 32, 32, 32, 32, 32, 10)
     yield Recipe("sigmoid-deep", cause, function="sigmoid", gain=1.0, sizes=deep, optimizer="sgd", rate=0.1)
-    yield Recipe("sigmoid-deeper", cause, function="sigmoid", gain=1.0, sizes=(*deep[:-1], 32, 10), optimizer="sgd", rate=0.2)
+    yield Recipe(
+        "sigmoid-deeper", cause, function="sigmoid", gain=1.0, sizes=(*deep[:-1], 32, 10), optimizer="sgd", rate=0.2
+    )
     cause = "exploding_gradient"
     yield Recipe("spike", cause, optimizer="sgd", rate=0.05, spike_at=150)
     yield Recipe("spike-momentum", cause, optimizer="momentum", rate=0.01, spike_at=120)

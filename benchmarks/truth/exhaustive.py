@@ -44,7 +44,13 @@ class Truth:
         self._before = [values.copy() for values in parameters]
 
     def _unit_facts(
-        self, parameters: Parameters, earlier: Parameters, layer: int, outputs: list[Array], before: list[Array], seen: Array
+        self,
+        parameters: Parameters,
+        earlier: Parameters,
+        layer: int,
+        outputs: list[Array],
+        before: list[Array],
+        seen: Array,
     ) -> dict[str, Array]:
         function, kernel = self.recipe.function, parameters[2 * layer]
         with np.errstate(all="ignore"):

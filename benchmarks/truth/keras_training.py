@@ -26,7 +26,9 @@ def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True) -> 
     model.set_weights([values.astype(np.float32) for values in recipe.first_parameters()])
     if recipe.pretrained:
         random = np.random.default_rng([recipe.seed, 3])
-        images, labels, _ = recipe.batch_at(0, random.integers(0, len(recipe.images()), recipe.pretrained * recipe.batch))
+        images, labels, _ = recipe.batch_at(
+            0, random.integers(0, len(recipe.images()), recipe.pretrained * recipe.batch)
+        )
         model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
         model.fit(images.astype(np.float32), labels, batch_size=recipe.batch, shuffle=False, verbose=0)
     loss = "categorical_crossentropy" if recipe.one_class else "sparse_categorical_crossentropy"

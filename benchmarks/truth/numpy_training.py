@@ -16,7 +16,7 @@ def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True) -> 
     rows = recipe.batches()
     parameters, optimizer = recipe.first_parameters(), Optimizer(recipe)
     random = np.random.default_rng([recipe.seed, 3])
-    for step in range(recipe.pretrained):
+    for _ in range(recipe.pretrained):
         images, labels, weight = recipe.batch_at(0, random.integers(0, len(recipe.images()), recipe.batch))
         optimizer.step(parameters, _gradients(recipe, parameters, images, labels, weight)[0], 1e-3)
     optimizer, truth = Optimizer(recipe), Truth(recipe, rows)

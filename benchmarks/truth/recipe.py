@@ -25,10 +25,11 @@ class Plant:
     """What is done to some units from a step on, before each step.
 
     Attributes:
-        kind: ``kill`` pushes the bias far down, once. ``bound`` holds the bias far up. ``prune`` holds the incoming weights at
-            zero, ``flat`` too, with a bias of one. ``cut`` holds the outgoing weights at zero. ``hold`` undoes every
-            change of the incoming weights. ``shrink`` divides the incoming weights by a thousand and holds them small.
-            ``rate`` holds the bias where the unit fires on ``value`` of the data set, loudly. ``nan`` makes one weight NaN, once.
+        kind: What is done. ``kill`` pushes the bias far down, once; ``nan`` makes one weight NaN, once. The others hold
+            something before every step: ``bound`` the bias far up, ``prune`` the incoming weights at zero, ``flat`` too
+            with a bias of one, ``cut`` the outgoing weights at zero, ``hold`` the incoming weights where they are,
+            ``shrink`` the incoming weights at a thousandth, and ``rate`` the bias where the unit fires on ``value`` of
+            the data set, loudly.
         layer: Index of the hidden layer.
         units: Of the layer.
         step: The first at which it is done.

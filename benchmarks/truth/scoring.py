@@ -38,6 +38,8 @@ class Tally:
         missed: Units that are silent, with the evidence that the rule asks for, and not called dead.
         onset_errors: Steps between ``since_step`` and the step after the last firing, for each verdict of death.
         causes: ``(planted, found)`` to runs; found is None where no finding is above information.
+        healthy: Healthy runs.
+        frameworks: To how many runs.
         alarms: Healthy runs with an alarm, and its cause.
     """
 
@@ -52,8 +54,14 @@ class Tally:
     missed: list[str] = field(default_factory=list)
     onset_errors: list[int] = field(default_factory=list)
     causes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    runs: dict[str, str] = field(default_factory=dict)
+    healthy: int = 0
+    frameworks: Counter[str] = field(default_factory=Counter)
     alarms: list[tuple[str, str]] = field(default_factory=list)
+
+    def count(self, framework: str, recipe: Recipe) -> None:
+        """Note a run."""
+        self.frameworks[framework] += 1
+        self.healthy += recipe.name.startswith("healthy/")
 
     def precision(self, state: UnitState) -> float:
         """Share of its verdicts that are true."""
@@ -85,7 +93,6 @@ def score_causes(tally: Tally, recipe: Recipe, findings: list[Finding]) -> None:
         return
     found = findings[0].cause if findings else "nothing"
     tally.causes[recipe.cause, found] += 1
-    tally.runs[recipe.name] = found
 
 
 def score_states(tally: Tally, truth: Truth, run: RunHistory) -> None:
@@ -120,14 +127,17 @@ def _score_dead(
     ripe = (quiet[steps] >= Thresholds().dead_examples + delay) & (truth.table(layer, "finite")[steps] > 0)
     pending = ripe & ~dead & (states != UnitState.NON_FINITE)
     tally.missed += [
-        f"{truth.recipe.name} {truth.recipe.names[layer]} unit {unit}" for unit in np.flatnonzero(pending.any(axis=0)).tolist()
+        f"{truth.recipe.name} {truth.recipe.names[layer]} unit {unit}"
+        for unit in np.flatnonzero(pending.any(axis=0)).tolist()
     ]
 
 
 def _score_others(tally: Tally, truth: Truth, layer: int, states: np.ndarray, steps: np.ndarray) -> None:
     """A verdict is right if it was true at any record that confirmation looks back on.
 
-    Within a third of a threshold both verdicts are: the few examples of a record cannot tell.
+    Within a third of a threshold both verdicts are: the few examples of a record cannot tell. Nor can records of fewer
+    than 256 examples tell apart sparse, dormant and dying units among those that fire on about 1 % or less: there they
+    are not counted.
     """
     true = truth.states(layer)[steps]
     batch = truth.recipe.batch
@@ -135,10 +145,12 @@ def _score_others(tally: Tally, truth: Truth, layer: int, states: np.ndarray, st
     back = np.maximum(np.arange(len(true)) - np.arange(look_back)[:, None], 0)
     near = np.concatenate([truth.states(layer, slack)[steps][back] for slack in (0.67, 1.0, 1.5)])
     steady = (near == true).all(axis=0)
+    rate = truth.table(layer, "rate")[steps]
+    told = ~((rate > 0) & (rate < 0.015))[back].any(axis=0) | (batch >= 256)
     for state in UnitState:
         if state in _SILENCE:
             continue
-        said, here = states == state, true == state
+        said, here = (states == state) & told, (true == state) & told
         right = said & (near == state).any(axis=0)
         tally.said[state] += int(said.sum())
         tally.agreed[state] += int(right.sum())

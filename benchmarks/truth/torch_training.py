@@ -80,9 +80,7 @@ def _model(recipe: Recipe) -> nn.Sequential:
 
 
 def _get(model: nn.Module) -> Parameters:
-    return [
-        np.ascontiguousarray(values.detach().numpy().T).astype(np.float64) for values in model.parameters()
-    ]
+    return [np.ascontiguousarray(values.detach().numpy().T).astype(np.float64) for values in model.parameters()]
 
 
 def _set(model: nn.Module, parameters: Parameters) -> None:
