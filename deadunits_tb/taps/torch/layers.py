@@ -15,6 +15,7 @@ from torch import nn
 from deadunits_tb.capture.activation_functions import field_name
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.taps.torch import private as torch_private
+from deadunits_tb.taps.torch.distributed import is_sharded
 
 NORMS = (torch_private.BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []))
 RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
@@ -44,6 +45,11 @@ class Weights:
     def ready(self) -> bool:
         """Whether it has numbers: those of lazy modules come with the first batch."""
         return not isinstance(self.parameter, nn.parameter.UninitializedTensorMixin)
+
+    @property
+    def first_axis(self) -> bool:
+        """Whether the units lie along the first axis, as the parts of sharded parameters do."""
+        return self.rows is _first_axis
 
 
 @dataclass(eq=False, slots=True)
@@ -79,7 +85,7 @@ class UnitLayer:
     @property
     def kind(self) -> str:
         """Its class, which a lazy module changes with its first batch, and a parametrized one when it becomes that."""
-        return type(self.module).__name__.removeprefix("Parametrized")
+        return torch_private.class_name(self.module).removeprefix("Parametrized")
 
     @property
     def trainable(self) -> bool:
@@ -93,7 +99,7 @@ class UnitLayer:
         if not self.incoming or not all(weights.ready for weights in self.incoming[0]):
             return None
         with torch.no_grad():
-            shapes = [weights.rows(torch.empty_like(weights.parameter, device="meta")) for weights in self.incoming[0]]
+            shapes = [weights.rows(torch.empty(weights.parameter.shape, device="meta")) for weights in self.incoming[0]]
         return sum(int(shape.shape[1]) for shape in shapes)
 
 
@@ -110,6 +116,7 @@ class Survey:
         skipped: Name of each other layer with weights to the reason.
         tokens: Whether the model looks up embeddings, so that positions of a sequence are tokens.
         signature: Changes when modules or parameters are added.
+        sharded: Whether each process holds only a part of each parameter.
     """
 
     watched: Mapping[str, UnitLayer]
@@ -120,6 +127,7 @@ class Survey:
     skipped: Mapping[str, str] = field(default_factory=dict)
     tokens: bool = False
     signature: tuple[int, ...] = ()
+    sharded: bool = False
 
 
 def survey(model: Any, chosen: Sequence[str | Any] | None = None, outputs: Sequence[str | Any] | None = None) -> Survey:
@@ -132,9 +140,15 @@ def survey(model: Any, chosen: Sequence[str | Any] | None = None, outputs: Seque
 
     Raises:
         UnknownNameError: The model has no such layer.
-        InvalidArgumentError: There is nothing to watch.
+        InvalidArgumentError: There is nothing to watch, or a part of the model is compiled.
     """
     modules = dict(model.named_modules())
+    for path, module in modules.items():
+        if torch_private.compiled(module):
+            raise InvalidArgumentError(
+                f"{path or type(module).__name__} is compiled with torch.compile, which cannot be watched yet: watch the "
+                "model without compiling it"
+            )
     wanted = None if chosen is None else _chosen(modules, chosen)
     named_outputs = set() if outputs is None else _chosen(modules, outputs)
     users = Counter(id(p) for module in modules.values() for p in module.parameters(recurse=False))
@@ -164,7 +178,8 @@ def survey(model: Any, chosen: Sequence[str | Any] | None = None, outputs: Seque
             layer.is_output = outputs is not None and id(module) in named_outputs
             watched[layer.name] = layer
             weights = [weights.parameter for group in layer.incoming for weights in group]
-            if type(module).forward in _PLAIN_FORWARDS and len(weights) == 1 and users[id(weights[0])] == 1:
+            plain = type(module).forward in _PLAIN_FORWARDS and len(weights) == 1 and users[id(weights[0])] == 1
+            if plain and not is_sharded(weights[0]):  # another tensor is there while a sharded module is called
                 by_weight[id(weights[0])] = layer
             else:
                 by_module.append(layer)
@@ -194,6 +209,7 @@ def survey(model: Any, chosen: Sequence[str | Any] | None = None, outputs: Seque
         {} if wanted is not None else skipped,
         any(isinstance(module, EMBEDDINGS) for module in modules.values()),
         signature(model),
+        any(is_sharded(parameter) for parameter in model.parameters()),
     )
 
 
