@@ -41,11 +41,22 @@ def images():
 def padded():
     inputs = keras.Input((5,), dtype="int32")
     x = L.Dense(6, "relu", name="tokens")(L.Embedding(9, 4, mask_zero=True)(inputs))
-    x = L.EinsumDense("abc,cde->abde", (None, 2, 3), activation="gelu", name="two_axes")(x)
+    return keras.Model(inputs, L.Dense(3, "softmax", name="head")(L.GlobalAveragePooling1D()(x)))
+
+
+def several_axes():
+    inputs = keras.Input((5, 4))
+    x = L.EinsumDense("abc,cde->abde", (None, 2, 3), activation="gelu", name="two_axes")(inputs)
     return keras.Model(inputs, L.Dense(3, "softmax", name="head")(L.Flatten()(x)))
 
 
-NETWORKS = {"dense": dense, "images": images, "padded": padded}
+NETWORKS = {
+    "dense": (dense, (6,)),
+    "images": (images, (5, 5, 2)),
+    "padded": (padded, (5,)),
+    "several_axes": (several_axes, (5, 4)),
+}
+"""Name to what builds it, and the shape of an example."""
 
 
 def data(name):
@@ -54,14 +65,14 @@ def data(name):
         x = random.integers(1, 9, (12, 5))
         x[np.arange(5) >= random.integers(2, 6, (12, 1))] = 0
     else:
-        x = random.normal(size=(12, 6) if name == "dense" else (12, 5, 5, 2)).astype("float32")
+        x = random.normal(size=(12, *NETWORKS[name][1])).astype("float32")
     return x, random.integers(0, 3, 12)
 
 
 def made(name):
     """Compiled, with weights from NumPy."""
     keras.utils.clear_session()
-    model = NETWORKS[name]()
+    model = NETWORKS[name][0]()
     random = np.random.default_rng(3)
     model.set_weights([random.normal(0, 0.5, weight.shape).astype("float32") for weight in model.weights])
     model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy")

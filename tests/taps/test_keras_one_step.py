@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -74,8 +76,16 @@ def test_padding_is_no_example():
     table, kernel, bias = (np.asarray(weight, "f8") for weight in model.get_weights()[:3])
     seen = observed(model, x, y)[0].layers
     check(seen["tokens"], np.maximum(table[x] @ kernel + bias, 0), positive, x != 0)
-    assert seen["two_axes"].mean.shape == (6,)
-    assert seen["two_axes"].positions == np.count_nonzero(x)
+
+
+def test_units_may_lie_along_two_axes():
+    model, (x, y) = made("several_axes"), data("several_axes")
+    kernel, bias = (np.asarray(weight, "f8") for weight in model.get_weights()[:2])
+    seen = observed(model, x, y)[0].layers["two_axes"]
+    before = (np.einsum("abc,cde->abde", x, kernel) + bias).reshape(12, 5, 6)
+    erf = np.vectorize(math.erf)
+    check(seen, before * (1 + erf(before / np.sqrt(2))) / 2, of_its_scale)
+    close(seen.weights.norm_in, norms(kernel.reshape(4, 6)))
 
 
 def test_behind_layer_normalization_dead_units_have_no_gradient_at_all():
