@@ -69,6 +69,7 @@ def train(strategy, directory, name, *, breaks=False):
     with strategy.scope():
         trained = model()
         optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+        optimizer.build(trained.trainable_variables)  # on two devices TensorFlow cannot make variables in a step
         loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
 
     def step(x, y):
