@@ -88,6 +88,7 @@ class RunRecord:
         inputs: None if the inputs are not numbers.
         overhead: Share of the training time spent by the monitor so far, None where it cannot tell.
         overhead_seconds: The same in seconds, the opening allowance included.
+        opening_seconds: What of them the opening took, tracing and compiling included; None if unknown.
         interval: Steps from one observation to the next, at present.
         records_written: Number of this record, from 1.
         dropped: Records lost so far because the writer could not keep up.
@@ -108,6 +109,7 @@ class RunRecord:
     inputs: InputSummary | None = None
     overhead: float | None = None
     overhead_seconds: float = 0.0
+    opening_seconds: float | None = None
     interval: int = 1
     records_written: int = 1
     dropped: int = 0
@@ -116,3 +118,11 @@ class RunRecord:
     skipped: tuple[Skipped, ...] = ()
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     events: tuple[RunEvent, ...] = ()
+
+    @property
+    def steady_overhead(self) -> float | None:
+        """Share of the training time after the opening that the monitor spent then, None where it cannot tell."""
+        if not self.overhead or self.opening_seconds is None:
+            return self.overhead
+        rest = self.overhead_seconds / self.overhead - self.opening_seconds
+        return max(0.0, self.overhead_seconds - self.opening_seconds) / rest if rest > 0 else None

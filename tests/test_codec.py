@@ -178,6 +178,7 @@ run_records = st.builds(
     inputs=st.none() | st.builds(InputSummary, st.floats(), st.floats(), st.floats(), st.floats()),
     overhead=optional,
     overhead_seconds=st.floats(),
+    opening_seconds=optional,
     interval=counts,
     records_written=counts,
     dropped=counts,
@@ -288,3 +289,10 @@ def test_a_run_record_with_a_wrong_value_is_refused(changes, reason):
     with pytest.raises(FormatError, match=r"^a summary") as caught:
         codec.decode_run(zlib.compress(json.dumps(values | changes).encode()))
     assert reason in str(caught.value)
+
+
+def test_what_watching_takes_after_the_opening() -> None:
+    record = RunRecord(9, 0.0, 1, 1, 1, overhead=0.03, overhead_seconds=3.0, opening_seconds=2.0)
+    assert record.steady_overhead == pytest.approx(1 / 98)
+    assert dataclasses.replace(record, opening_seconds=None).steady_overhead == 0.03
+    assert dataclasses.replace(record, overhead=1.0, overhead_seconds=2.0).steady_overhead is None

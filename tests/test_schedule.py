@@ -287,3 +287,13 @@ def test_a_corrected_length_spreads_the_rest():
     schedule.expect(30_000)
     made = records_of(schedule, range(300, 30_000))
     assert 500 <= len(made) <= 800
+
+
+def test_the_opening_is_told_apart() -> None:
+    chosen, fixed = ObservationSchedule(), ObservationSchedule(every=1)
+    for schedule in (chosen, fixed):
+        schedule.observed(0, examples=64, seconds=1.5)  # compiles
+        for step in range(1, 60):
+            schedule.observed(step, examples=64, seconds=0.01)
+    assert fixed.opening_seconds == 1.5
+    assert 1.5 < chosen.opening_seconds < chosen.own_seconds

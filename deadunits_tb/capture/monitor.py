@@ -342,6 +342,7 @@ class Monitor:
             inputs=self._window.inputs,
             overhead=schedule.own_seconds / schedule.training_seconds if schedule.training_seconds else None,
             overhead_seconds=schedule.own_seconds,
+            opening_seconds=schedule.opening_seconds,
             interval=schedule.interval,
             records_written=self._records.records,
             dropped=self._recorder.dropped,

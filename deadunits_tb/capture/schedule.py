@@ -79,6 +79,8 @@ class ObservationSchedule:
         self._chosen = False
         self.own_seconds = 0.0
         """The monitor's own work so far."""
+        self.opening_seconds = 0.0
+        """Its work in the opening; where the interval is fixed, in the first observation, which traces and compiles."""
         self.training_seconds = 0.0
         """Duration of all training steps so far, the monitor's own work included."""
         self.interval = self._every or 1
@@ -103,6 +105,8 @@ class ObservationSchedule:
         self._observations += 1
         self._examples += examples
         self.own_seconds += seconds
+        if self._opening or self._observations == 1:
+            self.opening_seconds += seconds
         if self._observations > 1:  # the first one holds tracing and compiling, and says nothing about the next
             self._costs.append(seconds)
             self._ordinary += min(seconds, _OUTLIER * median(self._costs))

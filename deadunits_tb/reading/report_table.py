@@ -16,7 +16,7 @@ from deadunits_tb.reading.overview import onset_step, run_steps
 from deadunits_tb.reading.phrases import count, listing, percent, printable
 from deadunits_tb.reading.report import flagged, headline, last_states, written_findings
 from deadunits_tb.reading.revivals import revivals
-from deadunits_tb.run_record import Skipped
+from deadunits_tb.run_record import RunRecord, Skipped
 from deadunits_tb.units import FLAGGED, SEVERITY, Level, UnitState
 
 _STYLES = {Level.ALARM: "bold red", Level.WARNING: "yellow", Level.INFORMATION: "cyan", Level.OK: "green"}
@@ -66,8 +66,17 @@ def _facts(run: RunHistory) -> str:
     cost = ""
     if latest is not None and overhead is not None:
         watched = "" if run.info.every is None else f", watched every {_ordinal(run.info.every)}step as asked"
-        cost = f"{watched}, {latest.overhead_seconds:.1f} s spent watching ({percent(overhead)} of the training time)"
+        cost = f"{watched}, {latest.overhead_seconds:.1f} s spent watching ({_share(latest)})"
     return f"{records} from step {run.first_step:,} to {run.last_step:,}, {run.info.framework}{cost}"
+
+
+def _share(latest: RunRecord) -> str:
+    """What watching took: compiling what watches is said apart, as it is a matter of seconds however long a run is."""
+    steady, opening = latest.steady_overhead, latest.opening_seconds
+    if steady is None:
+        return "all of it at the start"
+    at_start = "" if opening is None else f", and {opening:.1f} s at the start"
+    return f"{percent(steady)} of the training time{at_start}"
 
 
 def _ordinal(every: int) -> str:

@@ -89,6 +89,8 @@ def _overview(histories: Histories, query: Query, run: RunHistory, thresholds: T
         "statistics_interval": latest and latest.statistics_interval,
         "overhead": latest and latest.overhead,
         "overhead_seconds": latest and latest.overhead_seconds,
+        "steady_overhead": latest and latest.steady_overhead,
+        "opening_seconds": latest and latest.opening_seconds,
         "interval": latest and latest.interval,
         "errors": list(latest.errors) if latest else [],
         "skipped": [dataclasses.asdict(skipped) for skipped in latest.skipped] if latest else [],

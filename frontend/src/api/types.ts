@@ -63,6 +63,9 @@ export interface Overview {
   readonly statistics_interval: number | null;
   readonly overhead: number | null;
   readonly overhead_seconds: number | null;
+  /** Share of the training time after the opening, and seconds of the opening; absent in logs of older servers. */
+  readonly steady_overhead?: number | null;
+  readonly opening_seconds?: number | null;
   readonly interval: number | null;
   readonly errors: readonly string[];
   readonly skipped: readonly { readonly layer: string; readonly reason: string }[];

@@ -8,12 +8,22 @@ import { byReason } from "./skipped";
 /** More layers than these, skipped for one reason, are a number until they are asked for. */
 const NAMED_AT_ONCE = 5;
 
+/** Compiling what watches takes seconds however long a run is: said apart from the share of the rest. */
+function overheadText(share: number, spent: number | null, steady: number | null, opening: number | null): string {
+  if (steady !== null && opening !== null) {
+    return `${percent(steady)} of training time, and ${seconds(opening)} at the start`;
+  }
+  return `${percent(share)} of training time${spent === null ? "" : `, ${seconds(spent)}`}`;
+}
+
 export function DataQuality({ overview }: { readonly overview: Overview }) {
   const store = useStore();
   const notes = [...overview.notes, ...(store.runs.state.value.value?.notes ?? [])];
   const {
     overhead,
     overhead_seconds: spent,
+    steady_overhead: steady,
+    opening_seconds: opening,
     every,
     interval,
     statistics_interval: sparse,
@@ -48,7 +58,7 @@ export function DataQuality({ overview }: { readonly overview: Overview }) {
         {overhead !== null && (
           <Fact
             name="Overhead"
-            value={`${percent(overhead)} of training time${spent === null ? "" : `, ${seconds(spent)}`}`}
+            value={overheadText(overhead, spent, steady ?? null, opening ?? null)}
           />
         )}
         <Fact name="Skipped layers" warn={overview.skipped.length > 0} value={count(overview.skipped.length)}>
