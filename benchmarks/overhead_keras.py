@@ -1,6 +1,8 @@
 """What watching adds to a Keras training step, with TensorBoard's own callback beside it.
 
-    python benchmarks/overhead_keras.py [--rounds 15] [--steps 40] [--seconds 45]
+    KERAS_BACKEND=jax python benchmarks/overhead_keras.py [--rounds 15] [--steps 40] [--seconds 45] [--case mlp]
+
+Keras runs on the backend that KERAS_BACKEND names, TensorFlow by default.
 
 First table: every variant takes turns in every round, on a model of its own that was trained before, so that nothing is
 compiled within the measurement. Counted is the processor time of the process, over all threads, per step, and the ratio
@@ -42,15 +44,17 @@ L = keras.layers
 class Case:
     """A network and the shape of its batches."""
 
+    key: str
     name: str
     shape: tuple[int, ...]
     batch: int
-    layers: Callable[[], list[Any]]
+    output: Callable[[Any], Any]
 
     def model(self) -> keras.Model:
         """Compiled, with weights."""
         keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input(self.shape), *self.layers()])
+        inputs = keras.Input(self.shape)
+        model = keras.Model(inputs, self.output(inputs))
         model.compile("adam", "sparse_categorical_crossentropy")
         return model
 
@@ -61,27 +65,32 @@ class Case:
         return images, rng.integers(0, 10, len(images))
 
 
+def mlp(x: Any) -> Any:
+    """Two hidden layers."""
+    return L.Dense(10, "softmax")(L.Dense(512, "relu")(L.Dense(512, "relu")(x)))
+
+
+def cnn(x: Any) -> Any:
+    """Three convolutions with pooling."""
+    for filters in (32, 64, 128):
+        x = L.MaxPooling2D()(L.Conv2D(filters, 3, padding="same", activation="relu")(x))
+    return L.Dense(10, "softmax")(L.Flatten()(x))
+
+
+def transformer(x: Any) -> Any:
+    """Four blocks, normalised before each part."""
+    for _ in range(4):
+        y = L.LayerNormalization()(x)
+        x = L.Add()([x, L.MultiHeadAttention(4, 64)(y, y)])
+        y = L.Dense(1024, "gelu")(L.LayerNormalization()(x))
+        x = L.Add()([x, L.Dense(256)(y)])
+    return L.Dense(10, "softmax")(L.GlobalAveragePooling1D()(x))
+
+
 CASES = (
-    Case(
-        "MLP 784-512-512-10, batch 128",
-        (784,),
-        128,
-        lambda: [L.Dense(512, "relu"), L.Dense(512, "relu"), L.Dense(10, "softmax")],
-    ),
-    Case(
-        "CNN 32-64-128 on 32x32x3, batch 64",
-        (32, 32, 3),
-        64,
-        lambda: [
-            *(
-                layer
-                for filters in (32, 64, 128)
-                for layer in (L.Conv2D(filters, 3, padding="same", activation="relu"), L.MaxPooling2D())
-            ),
-            L.Flatten(),
-            L.Dense(10, "softmax"),
-        ],
-    ),
+    Case("mlp", "MLP 784-512-512-10, batch 128", (784,), 128, mlp),
+    Case("cnn", "CNN 32-64-128 on 32x32x3, batch 64", (32, 32, 3), 64, cnn),
+    Case("transformer", "transformer, 4 layers, d 256, ff 1024, sequence 128, batch 8", (128, 256), 8, transformer),
 )
 
 LONG = 10_000
@@ -165,9 +174,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=45)
+    parser.add_argument("--case", choices=[case.key for case in CASES], help="all without it")
     arguments = parser.parse_args()
+    cases = [case for case in CASES if arguments.case in (None, case.key)]
     console = Console(width=130)
-    for case in CASES:
+    console.print(f"Keras {keras.__version__} on {keras.backend.backend()}, {time.strftime('%Y-%m-%d %H:%M')}")
+    for case in cases:
         figures = per_step(case, arguments.rounds, arguments.steps)
         table = Table("variant", "processor ms per step", "ratio to bare, round by round", title=case.name)
         for name, values in figures.items():
@@ -175,7 +187,7 @@ def main() -> None:
             table.add_row(name, spread(values, ".2f"), spread(ratios, ".3f"))
         console.print(table)
     table = Table("by default", "training s", "own s", "share beyond the allowance", "steps", "records")
-    for case in CASES:
+    for case in cases:
         training, own, steps, records = by_default(case, arguments.seconds)
         beyond = max(0.0, own - OPENING_SECONDS) / training
         table.add_row(case.name, f"{training:.1f}", f"{own:.2f}", f"{beyond:.2%}", f"{steps:,}", f"{records:,}")
