@@ -72,6 +72,7 @@ WAYS = {
         ("dense", {"steps_per_execution": 2}),
         ("dense", {"every": 3}),
         ("separate", {"optimizer": sgd}),
+        ("convolutions", {"optimizer": sgd}),
         ("residual", {"optimizer": adamw}),
     ],
     "jax": [  # jit_compile=False means eager there

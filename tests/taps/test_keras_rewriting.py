@@ -106,15 +106,20 @@ def assigned(model: keras.Model, data, callbacks: list[keras.callbacks.Callback]
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [
-        ("dense", nesterov),
         ("separate", nesterov),
         ("convolutions", nesterov),
-        ("residual", adam),
-        ("attention", adam),
-        ("scaled", nesterov),
         ("scaled", adam),
-        ("scaled", accumulating),
         ("raw", adam),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("dense", nesterov),
+                ("residual", adam),
+                ("attention", adam),
+                ("scaled", nesterov),
+                ("scaled", accumulating),
+            )
+        ),
     ],
 )
 def test_the_same_expressions_are_assigned(name: str, optimizer, tmp_path: pathlib.Path, monkeypatch) -> None:
