@@ -212,6 +212,7 @@ class LoopStep(TensorFlowStep):
         rows = []
         for replica, step in sorted(part.steps.items()):
             applied = part.applied.get(replica, {})
+            self.failure = self.failure or step.failure
             if not step.trails and not applied:
                 self.traces.append(step)
                 continue
