@@ -146,8 +146,8 @@ def survey(model: Any, chosen: Sequence[str | Any] | None = None, outputs: Seque
     for path, module in modules.items():
         if torch_private.compiled(module):
             raise InvalidArgumentError(
-                f"{path or type(module).__name__} is compiled with torch.compile, which cannot be watched yet: watch the "
-                "model without compiling it"
+                f"{path or type(module).__name__} is compiled with torch.compile, which cannot be watched yet: watch "
+                "the model without compiling it"
             )
     wanted = None if chosen is None else _chosen(modules, chosen)
     named_outputs = set() if outputs is None else _chosen(modules, outputs)
