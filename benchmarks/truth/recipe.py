@@ -172,7 +172,7 @@ class Recipe:
                     bias[units] = 0.0
                 case "rate":
                     if step == one.step:
-                        kernel[:, units] *= 20.0  # so that it is rare, but not small beside its neighbours
+                        kernel[:, units] *= 60.0  # so that it is rare, but not small beside its neighbours
                     values = activations(self, parameters, self.images(step))[1][one.layer][:, units] - bias[units]
                     bias[units] = -np.quantile(values, 1 - one.value, axis=0, method="higher")
                 case "nan":

@@ -144,7 +144,7 @@ def _score_others(tally: Tally, truth: Truth, layer: int, states: np.ndarray, st
     look_back = 2 * -(-256 // batch) + 3  # what is confirmed step by step takes twice as long
     back = np.maximum(np.arange(len(true)) - np.arange(look_back)[:, None], 0)
     near = np.concatenate([truth.states(layer, slack)[steps][back] for slack in (0.67, 1.0, 1.5)])
-    steady = (near == true).all(axis=0)
+    steady = (near == true).all(axis=0) & (np.arange(len(true)) >= look_back)[:, None]
     rate = truth.table(layer, "rate")[steps]
     told = ~((rate > 0) & (rate < 0.015))[back].any(axis=0) | (batch >= 256)
     for state in UnitState:

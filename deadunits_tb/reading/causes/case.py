@@ -90,12 +90,12 @@ class RunCase:
         return self.loss_fell >= LEARNED
 
     def loss_jump(self, until: int | None = None) -> float:
-        """Largest loss over the first one, up to a step; 0 where it is not known."""
+        """Largest loss over the first one, up to a step; 0 where it is not known. NaN tells of no growth."""
         steps, losses = self.losses
         losses = losses if until is None else losses[steps <= until]
         if not len(losses) or not losses[0] > 0:
             return 0.0
-        return float(np.where(np.isfinite(losses), losses, np.inf).max() / losses[0])
+        return float(np.nanmax(losses) / losses[0])
 
     def rate(self, at: int | None = None) -> float | None:
         """Learning rate in force at a step, by the records; the largest of the run if no step is given."""

@@ -62,8 +62,10 @@ CAUSES: Mapping[str, CauseText] = {
         "Unscaled inputs alone are no finding, nor are inputs that a layer of the model scales.",
     ),
     "insufficient_data": CauseText(
-        "Training loss fell far below the validation loss, which rose again: the network learns the examples by heart.",
-        "Training loss alone cannot tell. Without a recorded validation loss this is never named.",
+        "The training loss has fallen to a hundredth of its first value, in a network that has more weights than the "
+        "data set has examples; where the length of the data set is recorded.",
+        "Training loss alone cannot tell whether a network has learned or knows the examples by heart: this is "
+        "information, with a low confidence. Only the loss on examples that were held out can tell.",
     ),
     "upstream_dead": CauseText(
         "Units are silent in a layer that follows a layer whose units are all dead: nothing but biases reaches it.",

@@ -9,7 +9,7 @@ import numpy as np
 from deadunits_tb.reading.causes.case import LEARNED, LayerCase, RunCase
 from deadunits_tb.reading.causes.remedies import USUAL_UPDATE, higher_rate
 from deadunits_tb.reading.causes.suspicion import Suspicion
-from deadunits_tb.reading.phrases import measured
+from deadunits_tb.reading.phrases import count, measured
 from deadunits_tb.units import ALARM, Level
 
 FEWEST_STEPS = 100
@@ -18,6 +18,8 @@ _TOO_SLOW = 0.1
 """Of the usual update ratio: a layer that moves less than this is slow."""
 _FRESH = 1.5
 _FEWEST_WEIGHTS = 8
+LEARNED_BY_HEART = 0.01
+"""Training loss, over its first value, that says that the examples are known."""
 _RISING = 1.05
 _GUESS = 0.7
 """Of the loss of guessing: a loss below this has learned something."""
@@ -66,8 +68,30 @@ def too_slow(run: RunCase) -> list[Suspicion]:
 
 
 def memorized(run: RunCase) -> list[Suspicion]:
-    """Examples learned by heart: told by a validation loss, which nothing records yet."""
-    return []
+    """A training loss near zero, in a network of more weights than there are examples. Information, no more."""
+    examples = max((layer.layer.window(-1).dataset_examples for layer in run.layers.values()), default=0)
+    weights = sum(layer.layer.units * (layer.layer.info.fan_in or 0) for layer in run.layers.values())
+    if not 0 < examples < weights or not run.last_loss <= LEARNED_BY_HEART * run.first_loss:
+        return []
+    return [
+        Suspicion(
+            "insufficient_data",
+            Level.INFORMATION,
+            tuple(layer.name for layer in run.hidden),
+            None,
+            0.3,
+            (
+                f"the training loss has fallen from {run.first_loss:.3g} to {run.last_loss:.3g}, in a network of "
+                f"{weights:,} weights for {count(examples, 'example')}: it may know them by heart",
+            ),
+            (),
+            (
+                "compare with the loss on examples that were held out: the training loss alone cannot tell",
+                f"if that is far higher: more data than {count(examples, 'example')}, augmentation, dropout, or L1 or "
+                "L2 regularization",
+            ),
+        )
+    ]
 
 
 def _guessing(run: RunCase) -> bool | None:
