@@ -276,6 +276,7 @@ def test_a_model_without_layers(tmp_path):
     assert tokens().dtype == torch.long
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, when its compiler is imported
 def test_compiled_modules_are_refused(tmp_path):
     model, _ = built("dense")
     for compiled in (torch.compile(model), nn.Sequential(torch.compile(nn.Linear(6, 6)), nn.ReLU())):
