@@ -22,6 +22,7 @@ from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.revive.torch import ReviveHook, revive
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.torch import private as torch_private
+from deadunits_tb.taps.torch.distributed import Follower, Processes, group_of
 from deadunits_tb.taps.torch.layers import survey
 from deadunits_tb.taps.torch.tap import FRAMEWORK, UnitTap
 from deadunits_tb.thresholds import Thresholds
@@ -43,6 +44,7 @@ def watch(
     max_bytes: int = 2**30,
     initial_step: int = 0,
     on_alarm: Callable[[Alarm], object] | None = None,
+    process_group: Any = None,
 ) -> TorchMonitor:
     """Record which units of a model die, since when and why, for the Dead Units tab of TensorBoard.
 
@@ -75,6 +77,9 @@ def watch(
         max_bytes: Most bytes of the run's event files.
         initial_step: Number of the first step; above 0 where training is resumed.
         on_alarm: Called with an :class:`~deadunits_tb.Alarm` when units enter an alarm state.
+        process_group: Of processes that train the model together and average its gradients. None to find it by
+            ``DistributedDataParallel`` and ``fully_shard``. All of them call this function; what they see is added up
+            and the first one writes. The loss is the one that the first one is told.
 
     Raises:
         InvalidArgumentError: An argument has the wrong type or value, nothing can be watched, the optimizer trains
@@ -89,6 +94,7 @@ def watch(
     check_whole("max_bytes", max_bytes, 1)
     check_whole("initial_step", initial_step, 0)
     torch_private.check_version()
+    group = group_of(model, process_group) if isinstance(model, nn.Module) else None
     root = _root(model)
     inner = _checked_optimizer(optimizer, root)
     if scaler is not None and not (hasattr(scaler, "unscale_") and hasattr(scaler, "is_enabled")):
@@ -96,21 +102,25 @@ def watch(
     numbers = _checked_thresholds(thresholds)
     chosen, outputs = _checked_layers("layers", layers), _checked_layers("output_layers", output_layers)
     survey(root, chosen, outputs)  # what is wrong there is said before there is a file
-    monitor = Monitor(
-        log_dir,
-        RunInfo(
-            framework=FRAMEWORK,
-            versions={"torch": torch.__version__},
-            optimizer=_optimizer_facts(inner),
-            thresholds=numbers,
-            every=every,
-        ),
+    processes = None if group is None else Processes(group, averaged=True, first_step=initial_step)
+    run = RunInfo(
+        framework=FRAMEWORK,
+        versions={"torch": torch.__version__},
+        optimizer=_optimizer_facts(inner),
+        thresholds=numbers,
         every=every,
-        max_overhead=max_overhead,
-        max_bytes=max_bytes,
-        initial_step=initial_step,
-        on_alarm=on_alarm,
     )
+    monitor: Monitor | Follower = Follower()
+    if processes is None or processes.first:
+        monitor = Monitor(
+            log_dir,
+            run,
+            every=every,
+            max_overhead=max_overhead,
+            max_bytes=max_bytes,
+            initial_step=initial_step,
+            on_alarm=on_alarm,
+        )
     tap = UnitTap(
         root,
         inner,
@@ -120,6 +130,7 @@ def watch(
         thresholds=numbers,
         scaler=scaler,
         first_step=initial_step,
+        processes=processes,
     )
     return TorchMonitor(monitor, tap)
 
@@ -127,7 +138,7 @@ def watch(
 class TorchMonitor:
     """What :func:`watch` returns; a context manager that closes itself."""
 
-    def __init__(self, monitor: Monitor, tap: UnitTap) -> None:
+    def __init__(self, monitor: Monitor | Follower, tap: UnitTap) -> None:
         self._monitor = monitor
         self._tap = tap
 

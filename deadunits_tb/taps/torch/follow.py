@@ -356,7 +356,7 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         depthwise = convolution and groups != 1
         for tensor, passages in seen:
             for passage in passages:
-                known = isinstance(parameter, torch.nn.Parameter) and not depthwise
+                known = isinstance(parameter, torch.nn.Parameter) and not depthwise and not self._survey.sharded
                 if tensor is source and known and passage.place.axis == (1 if convolution else tensor.dim() - 1):
                     passage.trail.met = True
                     passage.trail.consumers.append(Consumer(parameter, 1 - axis, passage.place))

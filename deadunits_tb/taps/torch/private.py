@@ -54,6 +54,12 @@ def compiled(module: Any) -> bool:
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
+def class_name(module: Any) -> str:
+    """Of a module, as it was before ``fully_shard`` gave it a class of its own."""
+    name = type(module).__name__
+    return name.removeprefix("FSDP") if hasattr(module, "set_requires_gradient_sync") else name
+
+
 def forward_hooks(module: Any) -> Iterator[Any]:
     """The hooks before and after a module's forward pass."""
     yield from module._forward_pre_hooks.values()

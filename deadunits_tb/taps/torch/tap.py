@@ -25,6 +25,7 @@ from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.taps import packed
 from deadunits_tb.taps.torch import private as torch_private
+from deadunits_tb.taps.torch.distributed import Follower, Processes
 from deadunits_tb.taps.torch.follow import Follow
 from deadunits_tb.taps.torch.layers import UnitLayer, renamed, signature, survey
 from deadunits_tb.taps.torch.reductions import Reductions, value_summary
@@ -57,6 +58,7 @@ class Finished:
     looked: bool
     own: float
     seconds: float
+    merged: tuple[dict[str, float], dict[str, Any], list[packed.Call], frozenset[int]] | None = None
 
 
 class OwnTime:
@@ -95,6 +97,7 @@ class UnitTap:
         thresholds: In force.
         scaler: A ``GradScaler``, None without or where it is to be found.
         first_step: Number of the first step.
+        processes: Those that train the model together, None where it is one alone.
 
     Raises:
         InvalidArgumentError: There is nothing to watch, or no such layer.
@@ -104,15 +107,17 @@ class UnitTap:
         self,
         model: Any,
         optimizer: Any,
-        monitor: Monitor,
+        monitor: Monitor | Follower,
         *,
         chosen: Sequence[Any] | None,
         outputs: Sequence[Any] | None,
         thresholds: Thresholds,
         scaler: Any,
         first_step: int,
+        processes: Processes | None = None,
     ) -> None:
         self._model, self._optimizer, self._monitor = model, optimizer, monitor
+        self._processes = processes
         self._chosen, self._outputs, self._thresholds, self._scaler = chosen, outputs, thresholds, scaler
         self._survey = survey(model, chosen, outputs)
         for name, reason in self._survey.skipped.items():
@@ -320,7 +325,7 @@ class UnitTap:
             finished.fields["loss"] = loss.detach().float().mean()
         elif loss is not None:
             finished.numbers["loss"] = float(loss)
-        numbers, tensors, layer_calls, relu_like = finished.sums.fields()
+        numbers, tensors, layer_calls, relu_like = finished.merged or finished.sums.fields()
         self._learn(finished.sums.layers)
         ready = pack(finished.numbers | numbers, finished.fields | tensors, layer_calls, relu_like)
         finished.sums.close()
@@ -367,9 +372,13 @@ class UnitTap:
     def _decide(self) -> bool:
         """Whether the current step is observed."""
         if self._decided is None:
-            self._decided = self._monitor.wants(self.step)
+            together = self._processes
+            if together is None:
+                self._decided = self._monitor.wants(self.step)
+            else:
+                self._decided = self.step == together.next_step and not self._monitor.stopped
             if self._decided:
-                self._looks = self._monitor.will_record(self.step)
+                self._looks = self._monitor.will_record(self.step) if together is None else together.looks
                 self._sums = StepSums(
                     self._reductions, self._thresholds, self._scale, lambda: self._scaler, lambda: self._clock
                 )
@@ -441,6 +450,9 @@ class UnitTap:
         seconds, self._last_end = self._plausible(now - self._last_end), now
         sums = self._sums
         step, self.step = self.step, self.step + 1
+        if self._processes is not None and step == self._processes.next_step:
+            self._finish_together(self._processes, step, seconds, moved=moved)
+            return
         if self._monitor.stopped:
             self._new_step()
             return
@@ -451,6 +463,56 @@ class UnitTap:
         if sums.failure is not None:
             self._fail(sums.failure)
             return
+        self._look_around(sums, moved=moved)
+        self._finished = Finished(step, sums, self._fields, self._numbers, self._looks, self._clock.take(), seconds)
+        self._new_step()
+
+    def _finish_together(self, together: Processes, step: int, seconds: float, *, moved: bool) -> None:
+        """Meet the other processes; the first goes on with what all have seen."""
+        sums, monitor = self._sums, self._monitor
+        seen, failure = None, None
+        if not monitor.stopped:
+            try:
+                if sums is not None:
+                    self._look_around(sums, moved=moved)
+                    seen = sums.fields()
+                    failure = sums.failure
+            except Exception as error:
+                failure = error
+        next_step = step + (monitor.interval if isinstance(monitor, Monitor) else 1)
+        device = next(self._model.parameters()).device
+        agreed = together.meet(
+            well=failure is None and not monitor.stopped,
+            layout=None if seen is None else [{name: value.numel() for name, value in seen[1].items()}, seen[2]],
+            next_step=next_step,
+            looks=monitor.will_record(next_step),
+            device=device,
+        )
+        if failure is not None:
+            self._fail(failure)
+            return
+        if not agreed.well:
+            monitor.report("distributed", "the monitor of another process has failed, and all leave off together")
+        elif not agreed.alike:
+            self._say_once(
+                "alike", "the processes did not call the same layers in one step: such steps cannot be observed"
+            )
+        elif seen is not None and seen[2] and sums is not None:
+            units = {call.layer: seen[1][f"{call.tap}:shift"].numel() for call in seen[2]}
+            numbers, tensors = together.merge(seen[0], {**self._fields, **seen[1]}, seen[3], units)
+            names = sorted(units)
+            together.share_scales(names, [self._known_scale(name) for name in names], device)
+            if together.first:
+                merged = numbers, tensors, seen[2], seen[3]
+                self._finished = Finished(
+                    step, sums, {}, self._numbers, self._looks, self._clock.take(), seconds, merged
+                )
+            else:
+                sums.close()
+        self._new_step()
+
+    def _look_around(self, sums: StepSums, *, moved: bool) -> None:
+        """Of a step that is over: its weights, if it is one that looks at them, and the learning rate."""
         fields, numbers = self._fields, self._numbers
         if self._looks:
             fields |= self._weights.around(self._before, self._layers(), moved=moved)
@@ -460,8 +522,6 @@ class UnitTap:
             fields["learning_rate"] = rate.detach().clone()
         elif rate is not None:
             numbers["learning_rate"] = rate
-        self._finished = Finished(step, sums, fields, numbers, self._looks, self._clock.take(), seconds)
-        self._new_step()
 
     def _look_at_gradients(self) -> None:
         scale = skipped = None
@@ -506,6 +566,11 @@ class UnitTap:
         self.step = step + 1
 
     def _scale(self, layer: str) -> float | None:
+        if self._processes is not None:
+            return self._processes.scales.get(layer)
+        return self._known_scale(layer)
+
+    def _known_scale(self, layer: str) -> float | None:
         return self._monitor.scale(layer) if layer in self._infos else None
 
     def _is_numeric(self, tensor: Any) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from deadunits_tb.capture.weight_history import EXACT_BYTES
+from deadunits_tb.taps.torch.distributed import is_sharded, own_part
 from deadunits_tb.taps.torch.follow import Consumer
 from deadunits_tb.taps.torch.layers import UnitLayer, sizes
 
@@ -147,7 +148,11 @@ class WeightWatch:
 
 
 def _ready(layer: UnitLayer) -> bool:
-    return bool(layer.incoming) and all(weights.ready for group in layer.incoming for weights in group)
+    return bool(layer.incoming) and all(
+        weights.ready and (weights.first_axis or not is_sharded(weights.parameter))
+        for group in layer.incoming
+        for weights in group
+    )
 
 
 def _matrices(layer: UnitLayer, values: Sequence[Any]) -> list[Any]:
@@ -155,7 +160,7 @@ def _matrices(layer: UnitLayer, values: Sequence[Any]) -> list[Any]:
     rest = iter(values)
     found = []
     for group in layer.incoming:
-        parts = [_at_least_float32(weights.rows(next(rest).detach())) for weights in group]
+        parts = [_at_least_float32(weights.rows(own_part(next(rest).detach()))) for weights in group]
         found.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
     return found
 
