@@ -183,6 +183,7 @@ class Follower:
         self._backend = backend
         self._watched = {id(unit_layer.layer): unit_layer for unit_layer in survey.watched}
         self._local = threading.local()
+        self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._installed = False
 
     @contextlib.contextmanager
@@ -226,7 +227,11 @@ class Follower:
             if isinstance(layer, WITH_UNITS) and not isinstance(layer, LOOPS) and has_activation(layer):
                 yield layer, "activation", self._wrap_fused(layer)
         for module, name in (*keras_private.activation_functions(), *self._backend.functions):
-            yield module, name, self._wrap_function(getattr(module, name))
+            original = getattr(module, name)
+            wrapper = self._functions.get(original)  # eager steps come here each time, and there are many of these
+            if wrapper is None:
+                wrapper = self._functions[original] = self._wrap_function(original)
+            yield module, name, wrapper
         yield self._model, "call", self._wrap_model(self._model.call)
         yield self._model, "compute_loss", self._wrap_loss(self._model.compute_loss)
 
