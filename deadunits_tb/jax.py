@@ -34,6 +34,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError("JAX is not installed: pip install 'deadunits-tb[jax]'") from error
 
+from deadunits_tb.revive.jax import Outgoing, Revivable, Revived, plan_revival, record_revival, revive
 from deadunits_tb.taps.jax.plan import Layer
 from deadunits_tb.taps.jax.statistics import (
     Statistics,
@@ -51,6 +52,9 @@ __all__ = [
     "DeadUnitsWriter",
     "FoundLayers",
     "Layer",
+    "Outgoing",
+    "Revivable",
+    "Revived",
     "Statistics",
     "WatchedFunction",
     "init_statistics",
@@ -58,6 +62,9 @@ __all__ = [
     "observe_gradients",
     "observe_inputs",
     "observe_weights",
+    "plan_revival",
+    "record_revival",
+    "revive",
     "value_and_grad",
     "watch",
 ]
