@@ -46,7 +46,7 @@ def padded():
 
 def several_axes():
     inputs = keras.Input((5, 4))
-    x = L.EinsumDense("abc,cde->abde", (None, 2, 3), activation="gelu", name="two_axes")(inputs)
+    x = L.EinsumDense("abc,cde->abde", (5, 2, 3), activation="gelu", name="two_axes")(inputs)
     return keras.Model(inputs, L.Dense(3, "softmax", name="head")(L.Flatten()(x)))
 
 

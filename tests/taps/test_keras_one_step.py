@@ -101,12 +101,12 @@ def test_behind_layer_normalization_dead_units_have_no_gradient_at_all():
 
 def test_nan_is_seen_as_it_is():
     model, (x, y) = made("dense"), data("dense")
-    x[3, 2] = np.nan
+    x[3, 2], x[5, 1] = np.nan, np.inf
     (step,) = observed(model, x, y)
     assert np.isnan(step.loss)
     assert np.isnan(step.inputs[1])
-    assert not np.isfinite(step.layers["tanh"].mean).any()
-    assert not np.isfinite(step.layers["relu"].weights.change).any()
+    for layer in step.layers.values():  # the ReLU of some backends hides some NaN, but no weight escapes
+        assert not np.isfinite(layer.weights.change).any()
 
 
 @pytest.mark.parametrize("scale", [2.0**60, 2.0**10])
