@@ -68,6 +68,7 @@ CONCATENATIONS = frozenset(_spellings("cat concat concatenate"))
 INNER_LAYERS = frozenset({F.multi_head_attention_forward, *_spellings("lstm gru rnn_tanh rnn_relu")})
 """Take units in as linear layers do, but with weights that are not told apart here."""
 LINEAR = F.linear
+EMBEDDING = F.embedding
 PRODUCTS = frozenset({torch.matmul, T.matmul, T.__matmul__, torch.mm, T.mm})
 """``x @ weight``."""
 ADDED_PRODUCT = frozenset({torch.addmm, T.addmm})

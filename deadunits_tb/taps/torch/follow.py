@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, Protocol
 
@@ -151,6 +151,7 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         self.frame = frame
         self._tags: dict[int, tuple[weakref.ref[Any], list[Passage]]] = {}
         self._loose: dict[int, UnitLayer] = {}
+        self._examples_of_rows: dict[int, int] = {}
         self._inside = 0
         self.trails: list[Trail] = []
         self.outputs_known = False
@@ -166,7 +167,8 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         before: Any = None
         try:
             seen = list(self._seen(args, kwargs)) if self._tags else []
-            if not seen and func not in _WITH_WEIGHTS:
+            tells = self._survey.tokens and func in _TELL_ROWS
+            if not seen and not tells and func not in _WITH_WEIGHTS:
                 return func(*args, **kwargs)
             if not self.live:
                 return func(*args, **kwargs)
@@ -180,6 +182,8 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         out = func(*args, **kwargs)
         if self.failure is None:
             try:
+                if tells:
+                    self._learn_rows(func, args, kwargs, out)
                 self._after(func, args, kwargs, seen, before, out)
             except Exception as error:
                 self.failure = error
@@ -193,7 +197,10 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         if axis < 0:
             return
         examples = layer.examples if output.dim() == 3 and axis == 2 else 0
-        place = Place(axis, int(output.shape[axis]), examples=examples)
+        rows = int(output.shape[0]) if output.dim() == 2 else 0
+        in_examples = self._examples_of_rows.get(rows, 0)  # tokens of sequences, one under the other
+        positions = rows // in_examples if in_examples and axis == 1 else 1
+        place = Place(axis, int(output.shape[axis]), examples=examples, positions=positions)
         trail = Trail(layer, output, place, disabled=not torch.is_grad_enabled())
         self.trails.append(trail)
         if layer.at_output:
@@ -202,6 +209,22 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
             self._sink.stage(output, trail.tap)
             self._sink.reduce(output, trail.tap, layer.function)
         self._tag(output, [Passage(trail, place, behind=layer.at_output)])
+
+    def _learn_rows(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """Of tokens ``[examples, tokens]``, or a reshape to one token after the other: how many rows are how many."""
+        source = args[0] if args else kwargs.get("input")
+        if not (isinstance(source, T) and isinstance(out, T)):
+            return
+        rows = 0
+        if func is calls.EMBEDDING:
+            rows = source.numel() if source.dim() == 2 else 0
+        elif source.dim() > 2 and out.dim() == 2 and out.shape[1] == source.shape[-1]:
+            rows = int(out.shape[0])
+        if rows > source.shape[0] > 0:
+            examples = int(source.shape[0])
+            known = self._examples_of_rows.setdefault(rows, examples)
+            if known != examples:  # which of them is the batch, nobody says
+                self._examples_of_rows[rows] = 0
 
     def module_output(self, layer: UnitLayer, args: tuple[Any, ...], output: Any) -> None:
         """A module has given its output."""
@@ -359,7 +382,7 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
                 known = isinstance(parameter, torch.nn.Parameter) and not depthwise and not self._survey.sharded
                 if tensor is source and known and passage.place.axis == (1 if convolution else tensor.dim() - 1):
                     passage.trail.met = True
-                    passage.trail.consumers.append(Consumer(parameter, 1 - axis, passage.place))
+                    passage.trail.consumers.append(Consumer(parameter, 1 - axis, replace(passage.place, positions=1)))
                 else:
                     _escape(passage)
         layer = self._survey.by_weight.get(id(parameter)) or self._loose_layer(parameter, axis, convolution)
@@ -448,6 +471,7 @@ class _Ended:
 
 
 _WITH_WEIGHTS = frozenset({calls.LINEAR, *calls.PRODUCTS, *calls.ADDED_PRODUCT, *calls.CONVOLUTIONS})
+_TELL_ROWS = frozenset({calls.EMBEDDING, *calls.RESHAPES})
 _IN_PLACE_OPERATORS = frozenset({T.__iadd__, T.__isub__, T.__imul__, T.__itruediv__, T.__setitem__})
 
 

@@ -22,6 +22,14 @@ def unchanged(before: Sequence[int], after: Sequence[int], place: Place) -> Plac
 
 def after_reshape(before: Sequence[int], after: Sequence[int], place: Place) -> Place | None:
     """After a reshape; None if units were mixed with examples, or torn apart."""
+    found = _units_after_reshape(before, after, place)
+    if found is None or place.examples or not place.axis or not found.axis or not before[0]:
+        return found
+    examples = before[0] // place.positions
+    return replace(found, positions=after[0] // examples) if examples and after[0] % examples == 0 else found
+
+
+def _units_after_reshape(before: Sequence[int], after: Sequence[int], place: Place) -> Place | None:
     if not place.whole:  # only if the axis stays as it is
         same = [axis for axis, size in enumerate(after) if size == before[place.axis]]
         kept = [axis for axis in same if math.prod(after[:axis]) == math.prod(before[: place.axis])]
@@ -43,6 +51,8 @@ def after_permutation(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], place: Place
 ) -> Place | None:
     """After axes changed places, or some were left out: found out on a tensor without memory, all sizes different."""
+    if place.positions > 1 and function is torch.Tensor.__getitem__:  # rows that belong together may be torn apart
+        return None
     tensor, *rest = args
     probe = function(torch.empty([size + 2 for size in range(tensor.dim())], device="meta"), *rest, **kwargs)
     sizes = list(probe.shape)

@@ -31,6 +31,8 @@ class Place:
         outer: How often all units are repeated along this axis.
         inner: How often each is repeated there before the next: the positions of an image that was flattened.
         examples: Axis of the examples.
+        positions: How many entries of that axis, one after the other, belong to one example: the tokens of a sequence
+            where ``[examples, tokens, units]`` was reshaped to ``[examples * tokens, units]``.
         start: Where all that begins along the axis, if it is a part of it, as after a concatenation.
         whole: Whether it is all of it.
     """
@@ -40,6 +42,7 @@ class Place:
     outer: int = 1
     inner: int = 1
     examples: int = 0
+    positions: int = 1
     start: int = 0
     whole: bool = True
 
@@ -72,6 +75,8 @@ class Rows:
         axis, examples = place.axis, place.examples
         if not place.whole:
             tensor = tensor.narrow(axis, place.start, place.length)
+        if place.positions > 1:
+            tensor, axis = tensor.unflatten(examples, (-1, place.positions)), axis + (axis > examples)
         if not place.alone:
             tensor = tensor.unflatten(axis, (place.outer, place.units, place.inner))
             axis, examples = axis + 1, examples + 2 * (examples > axis)
