@@ -94,6 +94,7 @@ class DeadUnitsCallback(Callback):  # type: ignore[misc]  # its types are not re
             optimizer,
             step=trainer.global_step // max(1, len(trainer.optimizers)),
             total_steps=int(total) if math.isfinite(total) and total >= 0 else None,
+            processes=trainer.world_size,
         )
         self._module = pl_module
         vars(pl_module)["training_step"] = _TrainingStep(pl_module.training_step, monitor)

@@ -86,7 +86,11 @@ class DeadUnitsCallback(TrainerCallback):  # type: ignore[misc]  # its types are
         self._end()  # what was trained before may have ended with an exception
         model = kwargs["model"]
         self._watching.begin(
-            model, kwargs.get("optimizer"), step=state.global_step, total_steps=state.max_steps or None
+            model,
+            kwargs.get("optimizer"),
+            step=state.global_step,
+            total_steps=state.max_steps or None,
+            processes=args.world_size,
         )
         self._hook = model.register_forward_hook(_LossHook(self._losses))
         _when_training_ends(sys._getframe(1), weakref.WeakMethod(self._end))

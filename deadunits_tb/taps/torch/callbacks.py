@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch.distributed as dist
+
 from deadunits_tb.capture.alarms import Alarm
 from deadunits_tb.capture.arguments import check_log_dir, check_share, check_whole
 from deadunits_tb.errors import InvalidArgumentError
@@ -65,7 +67,7 @@ class Watching:
             "max_bytes": max_bytes,
         }  # fmt: skip
 
-    def begin(self, model: Any, optimizer: Any, *, step: int, total_steps: int | None) -> Any:
+    def begin(self, model: Any, optimizer: Any, *, step: int, total_steps: int | None, processes: int = 1) -> Any:
         """Watch a model from now on; what was watched before is ended.
 
         Args:
@@ -73,6 +75,7 @@ class Watching:
             optimizer: Trains it; None where several do.
             step: Optimizer steps so far.
             total_steps: At which training is expected to end, None if unknown.
+            processes: How many train the model together.
 
         Raises:
             InvalidArgumentError: The model or the optimizer cannot be watched.
@@ -85,6 +88,7 @@ class Watching:
             self.log_dir,
             optimizer,
             initial_step=step,
+            process_group=dist.group.WORLD if processes > 1 and dist.is_initialized() else None,
             on_alarm=_alarm_function(weakref.ref(self), self._stop, self._on_alarm),
             **self._options,
         )
