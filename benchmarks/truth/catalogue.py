@@ -128,7 +128,7 @@ def _healthy() -> Iterator[Recipe]:
     yield Recipe("deep-narrower", sizes=(64, 48, 32, 24, 16, 10))
     yield Recipe("small-weights", gain=1 / 3)
     yield Recipe("warm-up", schedule="warm_up", rate=3e-3)
-    yield Recipe("slow-warm-up", schedule="warm_up", rate=1e-4, optimizer="sgd")
+    yield Recipe("slow-warm-up", schedule="warm_up", rate=5e-3, optimizer="sgd")
     yield Recipe("cosine", schedule="cosine", rate=3e-3, steps=400)
     yield Recipe("cosine-tail", schedule="cosine", rate=1e-4, pretrained=400)
     yield Recipe("converged", pretrained=800, rate=1e-4)

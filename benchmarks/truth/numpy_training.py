@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from deadunits_tb import DeadUnitsWriter
 def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True) -> Truth:
     """Train and observe every step; returns the truth about it, empty unless exhaustive passes are made."""
     rows = recipe.batches()
-    parameters, optimizer = recipe.first_parameters(), Optimizer(recipe)
+    parameters, optimizer = recipe.first_parameters(), Optimizer(replace(recipe, optimizer="adam", decay=0.0))
     random = np.random.default_rng([recipe.seed, 3])
     for _ in range(recipe.pretrained):
         images, labels, weight = recipe.batch_at(0, random.integers(0, len(recipe.images()), recipe.batch))

@@ -136,8 +136,8 @@ def _score_others(tally: Tally, truth: Truth, layer: int, states: np.ndarray, st
     """A verdict is right if it was true at any record that confirmation looks back on.
 
     Within a third of a threshold both verdicts are: the few examples of a record cannot tell. Nor can records of fewer
-    than 256 examples tell apart sparse, dormant and dying units among those that fire on about 1 % or less: there they
-    are not counted.
+    than 256 examples tell apart sparse, dormant, dying and active units among those that fire on less than 3 %: there
+    they are not counted.
     """
     true = truth.states(layer)[steps]
     batch = truth.recipe.batch
@@ -146,7 +146,7 @@ def _score_others(tally: Tally, truth: Truth, layer: int, states: np.ndarray, st
     near = np.concatenate([truth.states(layer, slack)[steps][back] for slack in (0.67, 1.0, 1.5)])
     steady = (near == true).all(axis=0) & (np.arange(len(true)) >= look_back)[:, None]
     rate = truth.table(layer, "rate")[steps]
-    told = ~((rate > 0) & (rate < 0.015))[back].any(axis=0) | (batch >= 256)
+    told = ~((rate > 0) & (rate < 0.03))[back].any(axis=0) | (batch >= 256)
     for state in UnitState:
         if state in _SILENCE:
             continue

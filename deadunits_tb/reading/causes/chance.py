@@ -11,6 +11,7 @@ from deadunits_tb.reading.causes.case import LayerCase
 
 SIGNIFICANCE = 1e-3
 """Chance below which more silent units than always firing ones are not called chance."""
+_MANY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ class Start:
     def probability(self) -> float:
         """That chance makes so many of the silent and always firing units silent, or more: a sign test."""
         n = self.silent + self.always
-        return math.fsum(math.comb(n, k) for k in range(self.silent, n + 1)) / 2**n if n else 1.0
+        if n > _MANY:  # the normal approximation, with its correction for whole numbers
+            return 0.5 * math.erfc((self.silent - 0.5 - n / 2) / math.sqrt(n / 2))
+        return sum(math.comb(n, k) for k in range(self.silent, n + 1)) / 2**n
 
     @property
     def by_chance(self) -> bool:
@@ -50,7 +53,7 @@ class Start:
         return self.probability > SIGNIFICANCE
 
     def __str__(self) -> str:
-        chance = f"{self.probability:.2g}" if self.probability >= 1e-300 else "less than 1e-300"
+        chance = f"{self.probability:.2g}" if self.probability >= 1e-99 else "below 1e-99"
         return (
             f"on the first {self.examples:,} examples {self.silent:,} of {self.units:,} units were silent and "
             f"{self.always:,} fired on every one; where the signs of weights are drawn evenly both are equally likely, "
