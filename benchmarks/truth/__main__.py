@@ -1,6 +1,7 @@
 """How true are verdicts and causes? Real training runs with states and causes planted, beside healthy twins.
 
-    python -m benchmarks.truth [--numpy-seeds 3] [--framework-seeds 1] [--frameworks numpy keras torch] [-v]
+    python -m benchmarks.truth [--numpy-seeds 3] [--framework-seeds 1] [--frameworks numpy keras torch]
+        [--only states/] [-v]
 
 States: at every record, each hidden unit's state beside an exhaustive pass over the whole data set with the weights of
 that step. Deaths: by the words of "wrong", "missed" and "onset". Causes: the first finding of a run, beside what was
@@ -15,6 +16,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
@@ -28,7 +30,7 @@ from deadunits_tb.units import UnitState
 console = Console()
 
 IN_FRAMEWORKS = (
-    "states/relu-0", "states/relu-rare", "states/tanh", "states/gelu", "states/frozen", "states/nan",
+    "states/relu-0", "states/relu-rare", "states/tanh", "states/gelu", "states/frozen",
     "sgd-3", "adam-0.1", "adam-1e-7", "mean--0.5", "zero", "huge", "sigmoid-deep-", "spike-0", "tanh-large",
     "tanh-bytes", "relu-bytes", "first-killed", "decay-adam", "one-class-0", "frozen-first", "pruned-0", "nan-0",
     "healthy/adam", "healthy/sgd", "healthy/gelu", "healthy/warm-up", "healthy/cosine-tail", "healthy/converged-0",
@@ -37,19 +39,27 @@ IN_FRAMEWORKS = (
 """What is trained in every framework, by the beginning of its name; NumPy, the cheapest, trains everything."""
 
 
-def recipes(framework: str, seeds: int) -> Iterator[Recipe]:
-    """What to train in a framework."""
+def recipes(framework: str, seeds: int, only: str = "") -> Iterator[Recipe]:
+    """What to train in a framework.
+
+    Units are held still, or cut off, within a step: that is done in NumPy alone. Nor is a weight made NaN elsewhere, as
+    TensorFlow's ReLU makes a zero of NaN, and the exhaustive pass does not.
+    """
     few = min(seeds, 2)
     every = [*catalogue.states(few), *catalogue.causes(seeds), *catalogue.healthy(few)]
     for recipe in every:
-        if framework == "numpy" or recipe.name.startswith(IN_FRAMEWORKS):
+        if not recipe.name.startswith(only):
+            continue
+        if framework == "numpy":
             yield recipe
+        elif recipe.name.startswith(IN_FRAMEWORKS):
+            yield replace(recipe, plants=tuple(one for one in recipe.plants if one.kind not in ("hold", "cut")))
 
 
-def run(framework: str, seeds: int, tally: Tally, *, verbose: bool) -> None:
+def run(framework: str, seeds: int, tally: Tally, *, only: str = "", verbose: bool = False) -> None:
     """Train, read, and score."""
     train = importlib.import_module(f"benchmarks.truth.{framework}_training").train
-    for recipe in recipes(framework, seeds):
+    for recipe in recipes(framework, seeds, only):
         with tempfile.TemporaryDirectory() as directory:
             # A planted cause is true by how the run was made; a state needs the exhaustive passes.
             exhaustive = recipe.cause is None
@@ -106,13 +116,14 @@ def main() -> None:
     parser.add_argument("--frameworks", nargs="+", default=["numpy", "keras", "torch"])
     parser.add_argument("--numpy-seeds", type=int, default=3)
     parser.add_argument("--framework-seeds", type=int, default=1)
+    parser.add_argument("--only", default="", help="train what begins with this: states/, healthy/, sgd-3")
     parser.add_argument("-v", "--verbose", action="store_true")
     chosen = parser.parse_args()
     total = Tally()
     began = time.process_time()
     for framework in chosen.frameworks:
         seeds = chosen.numpy_seeds if framework == "numpy" else chosen.framework_seeds
-        run(framework, seeds, total, verbose=chosen.verbose)
+        run(framework, seeds, total, only=chosen.only, verbose=chosen.verbose)
     show(total, time.process_time() - began)
 
 
