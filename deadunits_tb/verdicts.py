@@ -260,7 +260,7 @@ def _dying(
     fewer = (fired < t.dying_share) & (fired <= lost)
     fewer &= chance_of_loss(fired, np.asarray(window.examples), lost) <= t.dying_significance
     silent = quiet >= t.unknown_examples
-    never = evidence.last_active_step[few] < 0
+    never = (evidence.last_active_step[few] < 0) | (evidence.reference[few] == 0)  # the latter since a revival
     silent &= never | (chance_of_loss(np.zeros_like(fired), quiet, lost) <= t.dying_significance)
     dying[few] = fewer | silent
     return dying

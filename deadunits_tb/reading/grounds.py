@@ -115,7 +115,7 @@ def _falling_silent(m: Moment, unit: int) -> Ground:
     t, quiet = m.thresholds, int(m.quiet[unit])
     sentence = _silence(m, unit)
     numbers = [Number(f"examples {_without(m)}", quiet, "at least", t.unknown_examples, "unknown_examples")]
-    if m.evidence.last_active_step[unit] != NEVER:
+    if m.evidence.last_active_step[unit] != NEVER and m.evidence.reference[unit]:
         numbers.append(_by_chance(m, unit, 0.0, quiet))
         sentence += f", {_once(m, unit)}"
     if quiet < t.dead_examples:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from board import Application
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation
 from deadunits_tb.capture.reductions import observe_arrays
@@ -14,6 +17,7 @@ from deadunits_tb.reading.judging import rejudge
 from deadunits_tb.reading.local import LocalDataProvider
 from deadunits_tb.reading.provider import RunReader
 from deadunits_tb.reading.report import report
+from deadunits_tb.reading.report_table import print_run
 from deadunits_tb.reading.revivals import revivals
 from deadunits_tb.run_record import EVENT_UNITS, RunEvent, RunInfo
 from deadunits_tb.units import LayerInfo, UnitState
@@ -59,7 +63,7 @@ def test_a_unit_that_fires_again_is_active_and_one_that_stays_silent_needs_new_e
     assert record.evidence.examples_since_active[[2, 5]].tolist() == [0, BATCH]
     assert record.evidence.last_active_step[[2, 5]].tolist() == [60, 59]
     observe(monitor, range(61, 60 + 3000 // BATCH), [5])
-    assert monitor.last_records["hidden"].states[5] not in (S.DEAD, S.ACTIVE)  # 2,944 examples are too few
+    assert monitor.last_records["hidden"].states[5] == S.DYING  # 2,944 examples are too few
     observe(monitor, range(60 + 3000 // BATCH, 112), [5])
     record = monitor.last_records["hidden"]
     assert record.states[5] == S.DEAD
@@ -80,7 +84,7 @@ def test_others_are_judged_as_if_nothing_had_happened(tmp_path: pathlib.Path) ->
         states.append(monitor.last_records["hidden"].states.tolist())
         monitor.close()
     assert states[0][:5] == states[1][:5]
-    assert (states[0][5], states[1][5]) == (S.DORMANT, S.DEAD)
+    assert (states[0][5], states[1][5]) == (S.DYING, S.DEAD)
 
 
 def test_what_was_seen_before_is_a_record_of_its_own(tmp_path: pathlib.Path) -> None:
@@ -115,6 +119,10 @@ def test_the_log_has_an_event_and_readers_follow_it_up(monitor: Monitor, tmp_pat
     (told,) = report([run])["runs"][0]["revivals"]
     assert told["units"] == [2, 5]
     assert told["later"][-1] == {"step": 119, "alive": 1, "of": 2}
+    assert Application(tmp_path).data("overview", run=".").json["revivals"] == [told]
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    print_run(run, console)
+    assert f"revived  {revival.sentence}" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_unit_that_had_to_be_revived_again_was_not_saved_the_first_time(
