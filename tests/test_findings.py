@@ -7,11 +7,20 @@ import pathlib
 import numpy as np
 import pytest
 
+from benchmarks.truth.numpy_training import train as train_recipe
+from benchmarks.truth.recipe import Plant
+from benchmarks.truth.recipe import Recipe as TruthRecipe
+from benchmarks.truth.scoring import read
+from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.capture.observation import StepObservation
+from deadunits_tb.capture.reductions import observe_arrays
 from deadunits_tb.reading.findings import Finding, find
 from deadunits_tb.reading.history import RunHistory
 from deadunits_tb.reading.local import LocalDataProvider
 from deadunits_tb.reading.provider import RunReader
-from deadunits_tb.units import Level, UnitState
+from deadunits_tb.run_record import RunInfo
+from deadunits_tb.thresholds import Thresholds
+from deadunits_tb.units import LayerInfo, Level, UnitState
 from numpy_network import Recipe, train
 
 
@@ -88,3 +97,64 @@ def test_nan_in_the_data_is_named(step: int, tmp_path: pathlib.Path) -> None:
     assert findings[0].step == step
     assert findings[0].layers == ("first", "second")
     assert [f for f in findings[1:] if f.level == Level.ALARM] == []
+
+
+class Told:
+    """What a healthy layer tells a monitor at each step."""
+
+    def __init__(self, units: int) -> None:
+        self._random = np.random.default_rng(0)
+        self._units = units
+
+    def step(self, loss: float) -> StepObservation:
+        outputs = np.maximum(self._random.normal(size=(64, self._units)), 0)
+        seen = observe_arrays(
+            outputs,
+            activation_function="relu",
+            unit_axis=-1,
+            gradients=None,
+            mask=None,
+            scale=None,
+            thresholds=Thresholds(),
+        )
+        assert seen is not None
+        return StepObservation({"hidden": seen}, loss)
+
+
+@pytest.mark.parametrize(("dataset", "told"), [(200, True), (100_000, False), (0, False)])
+def test_examples_known_by_heart_are_said_to_be_possible_where_the_data_set_is_small(
+    dataset: int, told: bool, tmp_path: pathlib.Path
+) -> None:
+    """Training loss alone cannot tell, so this is information; without the length of the data set it is not said."""
+    info = LayerInfo("hidden", "Dense", 0, 32, "relu", fan_in=64)
+    monitor = Monitor(tmp_path, RunInfo(layers=(info,)), every=1, dataset_examples=dataset)
+    healthy = Told(32)
+    for step in range(40):
+        monitor.observe(step, lambda step=step: healthy.step(2.3 * 0.8**step))  # type: ignore[misc]
+    monitor.close()
+    _, findings = read(tmp_path)
+    assert [f.cause for f in findings] == ["insufficient_data"] * told
+    if told:
+        assert findings[0].level == Level.INFORMATION
+        assert "2,048 weights for 200 examples" in findings[0].evidence[0]
+        assert "training loss alone cannot tell" in findings[0].remedies[0]
+
+
+def test_remedies_name_the_layer_the_rate_and_the_initializer(tmp_path: pathlib.Path) -> None:
+    _, [finding, *_], _ = observe(Recipe(weight_mean=-0.5, learning_rate=0.01), tmp_path)
+    assert any(remedy.startswith("initialize second with He initialization for relu") for remedy in finding.remedies)
+    assert any("chance explains 0 silent ones" in sentence for sentence in finding.evidence)
+    assert any("began with a norm of" in sentence for sentence in finding.evidence)
+
+
+def test_a_norm_that_decays_after_a_death_is_no_cause(tmp_path: pathlib.Path) -> None:
+    """Units killed by hand, whose weights then decay: nothing speaks for weight decay as their killer."""
+    recipe = TruthRecipe(
+        "after", optimizer="sgd", rate=0.05, decay=0.5, plants=(Plant("kill", 1, tuple(range(20)), 20),)
+    )
+    train_recipe(recipe, tmp_path, exhaustive=False)
+    run, findings = read(tmp_path)
+    norms = run.layers["hidden_2"].statistic("norm_in")[:, 0]
+    assert norms[-1] < 0.1 * norms[0]
+    assert (run.layers["hidden_2"].states()[-1, :20] == UnitState.DEAD).all()
+    assert "weight_decay" not in [finding.cause for finding in findings if "hidden_2" in finding.layers]
