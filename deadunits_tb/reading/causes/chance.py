@@ -45,7 +45,7 @@ class Start:
         n = self.silent + self.always
         if n > _MANY:  # the normal approximation, with its correction for whole numbers
             return 0.5 * math.erfc((self.silent - 0.5 - n / 2) / math.sqrt(n / 2))
-        return sum(math.comb(n, k) for k in range(self.silent, n + 1)) / 2**n
+        return float(sum(math.comb(n, k) for k in range(self.silent, n + 1)) / 2**n)
 
     @property
     def by_chance(self) -> bool:
