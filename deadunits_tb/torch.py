@@ -22,6 +22,7 @@ from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.revive.torch import ReviveHook, revive
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.torch import private as torch_private
+from deadunits_tb.taps.torch.compiled import Around, check_compiled, compiled_parts
 from deadunits_tb.taps.torch.distributed import Follower, Processes, group_of
 from deadunits_tb.taps.torch.layers import survey
 from deadunits_tb.taps.torch.tap import FRAMEWORK, UnitTap
@@ -62,7 +63,8 @@ def watch(
     may be left out. Forward passes count in training mode and with gradients enabled, if the model itself is called.
 
     Args:
-        model: The model. Call it as ``model(...)``.
+        model: The model. Call it as ``model(...)``. If it is compiled, compile it before, and watch what
+            ``torch.compile`` has returned.
         log_dir: The run's directory; records go into its sub-directory ``dead_units``.
         optimizer: Trains the model. None for updates of one's own: then each call of :meth:`TorchMonitor.step` is the
             end of a step.
@@ -83,10 +85,10 @@ def watch(
 
     Raises:
         InvalidArgumentError: An argument has the wrong type or value, nothing can be watched, the optimizer trains
-            another model, or the model is being watched already.
+            another model, or is missing for one that is compiled, or the model is being watched already.
         UnknownNameError: There is no such layer or threshold.
         LogDirectoryError: The log directory cannot be written.
-        MissingDependencyError: This version of PyTorch cannot be watched.
+        MissingDependencyError: This version of PyTorch cannot be watched, or not where the model is compiled.
     """
     check_log_dir(log_dir)
     check_whole("every", every, 1, none="to choose by cost")
@@ -94,9 +96,11 @@ def watch(
     check_whole("max_bytes", max_bytes, 1)
     check_whole("initial_step", initial_step, 0)
     torch_private.check_version()
-    group = group_of(model, process_group) if isinstance(model, nn.Module) else None
-    root = _root(model)
+    wrappers = _checked_model(model)
+    group = group_of(wrappers, process_group)
+    root = wrappers[-1]
     inner = _checked_optimizer(optimizer, root)
+    check_compiled(model, inner)
     if scaler is not None and not (hasattr(scaler, "unscale_") and hasattr(scaler, "is_enabled")):
         raise InvalidArgumentError(f"scaler must be a torch.amp.GradScaler, or None without one, not {scaler!r}")
     numbers = _checked_thresholds(thresholds)
@@ -131,6 +135,7 @@ def watch(
         scaler=scaler,
         first_step=initial_step,
         processes=processes,
+        compiled=compiled_parts(model),
     )
     return TorchMonitor(monitor, tap)
 
@@ -234,18 +239,19 @@ class TorchMonitor:
         return self._tap.step
 
 
-def _root(model: Any) -> nn.Module:
-    """The module whose forward passes count."""
+def _checked_model(model: Any) -> list[nn.Module]:
+    """A model and what it wraps; the last of them is the module whose forward passes count."""
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        model = model.module
-    for hook in torch_private.forward_hooks(model):
-        if isinstance(hook, torch_private.RootHook):
+    wrappers = torch_private.unwrapped(model)
+    for module in wrappers:
+        around = isinstance(torch_private.compiled_call(module), Around)
+        if around or any(isinstance(hook, torch_private.RootHook) for hook in torch_private.forward_hooks(module)):
             raise InvalidArgumentError(
-                f"this {type(model).__name__} is being watched already: close that monitor before you begin another"
+                f"this {type(wrappers[-1]).__name__} is being watched already: close that monitor before you begin "
+                "another"
             )
-    return model
+    return wrappers
 
 
 def _checked_optimizer(optimizer: Any, model: nn.Module) -> Any:

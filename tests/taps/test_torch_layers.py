@@ -9,7 +9,6 @@ from torch import nn
 
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.taps.torch.layers import survey
-from deadunits_tb.torch import watch
 from test_torch_statistics import Observer
 from torch_zoo import ZOO, built, tokens, train, vectors
 
@@ -274,12 +273,3 @@ def test_a_model_without_layers(tmp_path):
     with pytest.raises(InvalidArgumentError, match="no layer that can be watched, only Embedding, LayerNorm"):
         Observer(model, tmp_path)
     assert tokens().dtype == torch.long
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, when its compiler is imported
-def test_compiled_modules_are_refused(tmp_path):
-    model, _ = built("dense")
-    for compiled in (torch.compile(model), nn.Sequential(torch.compile(nn.Linear(6, 6)), nn.ReLU())):
-        with pytest.raises(InvalidArgumentError, match=r"is compiled with torch\.compile, which cannot be watched yet"):
-            watch(compiled, tmp_path / "run")
-    assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ off together.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,11 +197,11 @@ class Follower:
     add_layer = skip = expect = observe = time = flush = settle = close = scale = ignore
 
 
-def group_of(model: Any, process_group: Any) -> Any:
+def group_of(wrappers: Sequence[Any], process_group: Any) -> Any:
     """The processes that train a model together, None where it is one alone.
 
     Args:
-        model: As the user has it.
+        wrappers: The model as the user has it, and what it wraps.
         process_group: That the user named, None to find it by the model.
 
     Raises:
@@ -213,10 +213,10 @@ def group_of(model: Any, process_group: Any) -> Any:
                 "process_group was given, and there is none yet: call torch.distributed.init_process_group first"
             )
         found = process_group
-    elif isinstance(model, torch.nn.parallel.DistributedDataParallel):
-        found = model.process_group
+    elif parallel := [one for one in wrappers if isinstance(one, torch.nn.parallel.DistributedDataParallel)]:
+        found = parallel[0].process_group
     else:
-        sharded = next((one for one in model.parameters() if is_sharded(one)), None)
+        sharded = next((one for one in wrappers[-1].parameters() if is_sharded(one)), None)
         found = None if sharded is None else sharded.device_mesh.get_group(0)
     return found if found is not None and dist.get_world_size(found) > 1 else None
 

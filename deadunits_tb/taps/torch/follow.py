@@ -161,6 +161,8 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """See one call."""
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling():  # a compiled function within the model: nothing of this is to get into it
+            return func(*args, **kwargs)
         if self.failure is not None or self._inside or func in calls.LOOKS:
             return func(*args, **kwargs)
         self.calls += 1
@@ -272,15 +274,19 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         except Exception as error:
             self.failure = error
 
-    def finish(self, outputs: Any) -> None:
+    def finish(self, outputs: Any, *, whole: bool = True) -> None:
         """The pass is over: look at layers for which no activation function was found, and hand all over.
 
         Args:
             outputs: What the model gave, None if unknown.
+            whole: Whether it was the whole model, and not a part of it whose outputs others take in.
         """
-        for tensor in _tensors(outputs):
+        for tensor in tensors_of(outputs):
             self.outputs_known = True
             for passage in self._at(tensor):
+                if not whole:
+                    _escape(passage)
+                    continue
                 passage.trail.is_output = not passage.trail.consumers
                 passage.trail.met = passage.trail.escaped = True
         for trail in self.trails:
@@ -491,15 +497,16 @@ def _escape(passage: Passage) -> None:
     passage.trail.lost = passage.trail.lost or not passage.behind
 
 
-def _tensors(outputs: Any) -> Iterator[Any]:
+def tensors_of(outputs: Any) -> Iterator[Any]:
+    """All tensors of a structure, in its order."""
     if isinstance(outputs, T):
         yield outputs
     elif isinstance(outputs, Mapping):
         for value in outputs.values():
-            yield from _tensors(value)
+            yield from tensors_of(value)
     elif isinstance(outputs, (list, tuple)):
         for value in outputs:
-            yield from _tensors(value)
+            yield from tensors_of(value)
     elif hasattr(outputs, "__dataclass_fields__"):
         for value in vars(outputs).values():
-            yield from _tensors(value)
+            yield from tensors_of(value)

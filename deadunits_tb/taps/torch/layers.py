@@ -140,15 +140,13 @@ def survey(model: Any, chosen: Sequence[str | Any] | None = None, outputs: Seque
 
     Raises:
         UnknownNameError: The model has no such layer.
-        InvalidArgumentError: There is nothing to watch, or a part of the model is compiled.
+        InvalidArgumentError: There is nothing to watch.
     """
-    modules = dict(model.named_modules())
-    for path, module in modules.items():
-        if torch_private.compiled(module):
-            raise InvalidArgumentError(
-                f"{path or type(module).__name__} is compiled with torch.compile, which cannot be watched yet: watch "
-                "the model without compiling it"
-            )
+    modules = {
+        torch_private.own_path(path): module
+        for path, module in model.named_modules()
+        if not torch_private.is_wrapper(module)
+    }
     wanted = None if chosen is None else _chosen(modules, chosen)
     named_outputs = set() if outputs is None else _chosen(modules, outputs)
     users = Counter(id(p) for module in modules.values() for p in module.parameters(recurse=False))
@@ -354,6 +352,7 @@ def _nothing(model: Any, modules: Mapping[str, Any], chosen: Sequence[Any] | Non
 def _chosen(modules: Mapping[str, Any], chosen: Iterable[str | Any]) -> set[int]:
     wanted: set[int] = set()
     for one in chosen:
+        one = torch_private.own_path(one) if isinstance(one, str) else torch_private.unwrapped(one)[-1]
         found = [module for path, module in modules.items() if (path == one if isinstance(one, str) else module is one)]
         if not found and isinstance(one, str):
             parents = [modules[path] for path in (one.rpartition(".")[0],) if path in modules]

@@ -51,7 +51,44 @@ def transformed() -> bool:
 
 def compiled(module: Any) -> bool:
     """Whether a module was given to ``torch.compile``, or its own ``compile`` was called."""
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+    return is_wrapper(module) or compiled_call(module) is not None
+
+
+def is_wrapper(module: Any) -> bool:
+    """Whether a module is what ``torch.compile`` has made of another one."""
+    return "_orig_mod" in module._modules
+
+
+def unwrapped(module: Any) -> list[Any]:
+    """A module and what is in it, if it wraps another one: the last of them is the user's own."""
+    found = [module]
+    while True:
+        if is_wrapper(found[-1]):
+            found.append(found[-1]._modules["_orig_mod"])
+        elif isinstance(found[-1], (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            found.append(found[-1].module)
+        else:
+            return found
+
+
+def own_path(path: str) -> str:
+    """The path of a module as it would be if nothing was compiled."""
+    return ".".join(part for part in path.split(".") if part != "_orig_mod")
+
+
+def compiled_call(module: Any) -> Any:
+    """What a module runs instead of itself once its own ``compile`` was called; else None."""
+    return vars(module).get("_compiled_call_impl")
+
+
+def set_compiled_call(module: Any, call: Any) -> None:
+    """Put something else there."""
+    module._compiled_call_impl = call
+
+
+def map_tensors(function: Callable[[Any], Any], values: Any) -> Any:
+    """The same structure, each tensor replaced."""
+    return torch.utils._pytree.tree_map_only(torch.Tensor, function, values)
 
 
 def class_name(module: Any) -> str:
@@ -116,8 +153,9 @@ class RootHook:
         self._call = call
 
     def __call__(self, *args: Any) -> None:
-        """Do it."""
-        self._call(*args)
+        """Do it; but nothing where a model that was compiled later is traced, hooks and all."""
+        if not torch.compiler.is_compiling():
+            self._call(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (contextlib.nullcontext(), "__exit__")  # takes any three arguments and returns None

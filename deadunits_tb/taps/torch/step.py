@@ -140,7 +140,7 @@ class StepSums:
         tap.arrivals += 1
         if tap.arrivals == 1:
             tap.gradient = self._reductions.gradient_squares(gradient, tap.place)
-            tap.scale = self._scale_now()
+            tap.scale = self.loss_scale()
 
     def reduce(self, output: Any, tap: Tap, function: str | None) -> None:
         """Reduce an output."""
@@ -236,7 +236,7 @@ class StepSums:
                 tensors[f"{at}:gradient"] = gradient if scale is None else _unscaled(gradient, scale)
         return numbers, tensors, layer_calls, frozenset(relu_like)
 
-    def _scale_now(self) -> Any:
+    def loss_scale(self) -> Any:
         """The scale of the loss; the same object as long as it stays."""
         scale = torch_private.scale_of(self._scaler())
         if scale is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from time import perf_counter
@@ -25,6 +25,7 @@ from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.taps import packed
 from deadunits_tb.taps.torch import private as torch_private
+from deadunits_tb.taps.torch.compiled import LATE, Call, CompiledModules, Repeated
 from deadunits_tb.taps.torch.distributed import Follower, Processes
 from deadunits_tb.taps.torch.follow import Follow
 from deadunits_tb.taps.torch.layers import UnitLayer, renamed, signature, survey
@@ -98,6 +99,7 @@ class UnitTap:
         scaler: A ``GradScaler``, None without or where it is to be found.
         first_step: Number of the first step.
         processes: Those that train the model together, None where it is one alone.
+        compiled: What is compiled, as :func:`~deadunits_tb.taps.torch.compiled.compiled_parts` gives it.
 
     Raises:
         InvalidArgumentError: There is nothing to watch, or no such layer.
@@ -115,6 +117,7 @@ class UnitTap:
         scaler: Any,
         first_step: int,
         processes: Processes | None = None,
+        compiled: Mapping[Any, Any] | None = None,
     ) -> None:
         self._model, self._optimizer, self._monitor = model, optimizer, monitor
         self._processes = processes
@@ -126,6 +129,7 @@ class UnitTap:
         self._weights = WeightWatch()
         self._local = threading.local()
         self._passes: list[Pass] = []
+        self._compiled = CompiledModules(self._call_wanted, self._step_aside, self._fail, model)
         self._clock = OwnTime()
         self._infos: dict[str, LayerInfo] = {}
         self._looked: dict[str, WeightObservation] = {}
@@ -141,10 +145,13 @@ class UnitTap:
         self.ending = False
         """Whether what is fetched now is for the last record."""
         self._new_step()
-        self._handles = [
-            model.register_forward_pre_hook(torch_private.RootHook(self._enter), prepend=True, with_kwargs=True),
-            model.register_forward_hook(torch_private.RootHook(self._leave), always_call=True),
-        ]
+        self._compiled.stand_around(compiled or {})
+        self._handles: list[Any] = []
+        if id(model) not in self._compiled.inside:
+            self._handles += [
+                model.register_forward_pre_hook(torch_private.RootHook(self._enter), prepend=True, with_kwargs=True),
+                model.register_forward_hook(torch_private.RootHook(self._leave), always_call=True),
+            ]
         if optimizer is not None:
             self._handles += [
                 optimizer.register_step_pre_hook(self._before_step),
@@ -155,8 +162,9 @@ class UnitTap:
         """Take every hook away."""
         while self._handles:
             self._handles.pop().remove()
-        for one in self._passes:
+        for one in list(self._passes):
             self._end_pass(one)
+        self._compiled.close()
         if self._sums is not None:
             self._sums.close()
         self.hand_over()
@@ -175,25 +183,33 @@ class UnitTap:
         self._drop_interrupted()
         if stack or not self._counts():
             return None
-        self._passed = self._ever_passed = True
         try:
             with self._clock, torch.no_grad():
-                self.hand_over()
-                if not self._decide():
+                if not self._observes(inputs):
                     return None
                 assert self._sums is not None
-                self._sums.settle()
-                if self._looks and not self._prepared:
-                    self._prepare(inputs)
+                self._avoid_late_compiled()
                 opened = Pass(Follow(self._survey, self._sums, frame))
                 self._passes.append(opened)
                 stack.append(opened)
-                self._hook_modules(opened)
+                self._hook_modules(opened, lambda module: id(module) not in self._compiled.inside)
                 opened.follow.__enter__()
             return opened
         except Exception as error:
             self._fail(error)
             return None
+
+    def _observes(self, inputs: Sequence[Any]) -> bool:
+        """Whether the forward pass that begins now is one of a step that is observed."""
+        self._passed = self._ever_passed = True
+        self.hand_over()
+        if not self._decide():
+            return False
+        assert self._sums is not None
+        self._sums.settle()
+        if self._looks and not self._prepared:
+            self._prepare(inputs)
+        return True
 
     def finish_pass(self, opened: Pass | None, outputs: Any, *, failed: bool) -> None:
         """The pass is over.
@@ -213,6 +229,7 @@ class UnitTap:
             with self._clock, torch.no_grad():
                 if follow.failure is None:
                     follow.finish(outputs)
+                    self._compiled.ends(outputs)
             self._clock.seconds += follow.calls * _CALL_SECONDS
             if follow.failure is not None:
                 self._fail(follow.failure)
@@ -255,17 +272,97 @@ class UnitTap:
             and not torch.jit.is_tracing()
         )
 
-    def _hook_modules(self, opened: Pass) -> None:
+    # Compiled modules
+
+    def _call_wanted(self, module: Any, inputs: Sequence[Any]) -> StepSums | None:
+        """The step of which a compiled module's call is observed, None if it is not."""
+        if self._stack():
+            return self._sums
+        if module is not self._model or not self._counts():
+            return None
+        with self._clock, torch.no_grad():
+            return self._sums if self._observes(inputs) else None
+
+    def _step_aside(self) -> Callable[[], None]:
+        """The compiler must not see our function mode; gives what puts it back."""
+        stack = self._stack()
+        opened = stack[-1] if stack else None
+        if opened is not None:
+            torch_private.remove_mode(opened.follow)
+
+        def put_back() -> None:
+            if opened is not None and opened in self._passes:
+                opened.follow.__enter__()
+
+        return put_back
+
+    def _avoid_late_compiled(self) -> None:
+        late = self._compiled.later(self._model)
+        if late:
+            self._compiled.stand_around(dict.fromkeys(late))
+            self._say_late(late)
+
+    def _say_late(self, parts: Iterable[Any]) -> None:
+        inside = {id(inner) for module in parts for inner in module.modules()}
+        names = [name for name, layer in self._survey.watched.items() if id(layer.module) in inside]
+        self._say_once("late", f"{', '.join(names)} cannot be observed any more: {LATE}")
+        for name in names:
+            self._monitor.skip(name, LATE)
+
+    def _repeat_calls(self) -> None:
+        """Observe what was compiled, while the weights are still those of the forward pass."""
+        self._compiled.repeating = True
+        try:
+            for call in self._compiled.take():
+                if call.outputs is None or self._sums is None:
+                    continue
+                call.closed = True
+                if call.unchanged:
+                    self._repeat(call, Repeated(self._sums))
+                else:
+                    self._say_once(
+                        "changed",
+                        "inputs or weights of a compiled module were changed between its call and the optimizer's "
+                        "step: such calls cannot be observed",
+                    )
+        finally:
+            self._compiled.repeating = False
+
+    def _repeat(self, call: Call, sink: Repeated) -> None:
+        opened = Pass(Follow(self._survey, sink, None))
+        inside = {id(module) for module in call.module.modules()}
+        with call.as_it_was():
+            try:
+                self._hook_modules(opened, lambda module: id(module) in inside)
+                with call.autocasting():
+                    opened.follow.__enter__()
+                    outputs = call.module(*call.args, **call.kwargs)
+            finally:
+                self._end_pass(opened)
+            if opened.follow.failure is not None:
+                raise opened.follow.failure
+            with torch.no_grad():
+                opened.follow.finish(outputs, whole=call.gives_output)
+            problem = sink.differentiate(call, outputs)
+        for name in sink.layers if problem is not None else ():
+            self._monitor.skip(
+                f"{name} (gradient)", f"it could not be computed again outside of the compiler: {problem}"
+            )
+
+    def _hook_modules(self, opened: Pass, allowed: Callable[[Any], bool]) -> None:
         follow = opened.follow
 
         def output_of(layer: UnitLayer) -> Callable[..., None]:
             return lambda module, args, output: follow.module_output(layer, args, output)
 
         for layer in self._survey.by_module:
-            if layer.module is self._model:  # its hooks are being run already
+            root_runs = layer.module is self._model and not self._compiled.repeating  # its hooks are being run already
+            if root_runs or not allowed(layer.module):
                 continue
             opened.hooks.append(layer.module.register_forward_hook(output_of(layer)))
         for module, function in self._survey.activations:
+            if not allowed(module):
+                continue
             opened.hooks.append(
                 module.register_forward_pre_hook(lambda _, args, name=function: follow.enter_activation(args, name))
             )
@@ -368,6 +465,7 @@ class UnitTap:
         self._fields: dict[str, Any] = {}
         self._numbers: dict[str, float] = {}
         self._passed = False
+        self._compiled.forget()
 
     def _decide(self) -> bool:
         """Whether the current step is observed."""
@@ -397,44 +495,80 @@ class UnitTap:
             self._versions = [parameter._version for parameter in self._model.parameters() if _has_numbers(parameter)]
             self._before = self._weights.before(self._layers())
 
-    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self._monitor.stopped:
-            return
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        if self._monitor.stopped or torch.compiler.is_compiling():
+            return None
         try:
             self._drop_interrupted()
             with self._clock, torch.no_grad():
                 if self._passed or _closure(args, kwargs):
                     self.hand_over()
                 if not self._decide():
-                    return
+                    return None
                 assert self._sums is not None
                 if self._scaler is None:
                     self._scaler = torch_private.calling_scaler(sys._getframe(1))
                     self._sums.unscaled_by = torch_private.scale_of(self._scaler)
                     if self._sums.unscaled_by is not None:
                         self._sums.unscaled_by = self._sums.unscaled_by.clone()
+                self._repeat_calls()
                 if self._looks:
                     self._before = self._weights.before(self._layers())
                     if not _closure(args, kwargs):
                         self._look_at_gradients()
+                if self._compiled.any and _closure(args, kwargs):
+                    return self._repeating_closures(args, kwargs)
         except Exception as error:
             self._fail(error)
+        return None
+
+    def _repeating_closures(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """A closure runs the passes, and then the optimizer changes the weights: calls are repeated in between."""
+
+        def repeating(value: Any) -> Any:
+            if not callable(value):
+                return value
+
+            def closure() -> Any:
+                loss = value()
+                if not self._monitor.stopped:
+                    try:
+                        with self._clock, torch.no_grad():
+                            self._repeat_calls()
+                    except Exception as error:
+                        self._fail(error)
+                return loss
+
+            return closure
+
+        return tuple(map(repeating, args)), {name: repeating(value) for name, value in kwargs.items()}
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         try:
             with self._clock, torch.no_grad():
                 if self._sums is not None and self._looks and _closure(args, kwargs) and not self._monitor.stopped:
                     self._look_at_gradients()
                 if not self._passed and not self._monitor.stopped:
-                    self._say_once(
-                        "no pass",
-                        "the optimizer made a step without a forward pass of the model in training mode before it: "
-                        "such steps cannot be observed. Call the model as model(...), in training mode and with "
-                        "gradients enabled",
-                    )
+                    self._say_not_passed()
                 self._finish_step(moved=True)
         except Exception as error:
             self._fail(error)
+
+    def _say_not_passed(self) -> None:
+        if self._compiled.later(self._model):
+            self._say_late([self._model])
+            return
+        self._say_once(
+            "no pass",
+            "the optimizer made a step without a forward pass of the model in training mode before it: such steps "
+            "cannot be observed. Call the model as model(...), in training mode and with gradients enabled, and if it "
+            "is compiled, compile it first and then watch what torch.compile has returned",
+        )
+        if not self._ever_passed:
+            for name in self._survey.watched:
+                self._monitor.skip(name, "no forward pass of the model was seen: it was not called, or compiled later")
 
     def _end_own_step(self) -> None:
         """Without an optimizer, a step is what lies between two calls of :meth:`end_step` with a pass between them."""
@@ -585,7 +719,8 @@ class UnitTap:
         by_name: dict[str, list[LayerStep]] = {}
         for step in layers.values():
             by_name.setdefault(step.layer.name, []).append(step)
-        for name, steps in by_name.items():
+        for name in sorted(by_name, key=self._place) if self._compiled.any else by_name:  # repeated ones come last
+            steps = by_name[name]
             info = self._info(name, steps)
             if self._infos.get(name) != info:
                 self._infos[name] = info
@@ -598,6 +733,10 @@ class UnitTap:
         for name in self._survey.watched:
             if name not in self._infos:
                 self._monitor.skip(name, "not called in an observed training step")
+
+    def _place(self, name: str) -> int:
+        names = list(self._survey.watched)
+        return names.index(name) if name in names else len(names)
 
     def _info(self, name: str, steps: list[LayerStep]) -> LayerInfo:
         first, known = steps[0], self._infos.get(name)
