@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import pathlib
 
@@ -89,29 +88,7 @@ def dead_of(run: RunHistory) -> list[int]:
     ]
 
 
-def test_the_counts_of_the_ten_layer_network_of_the_uva_tutorial(tmp_path: pathlib.Path) -> None:
-    """Units that are exactly 0 for every image, untrained, seed 42 (UvA Deep Learning tutorial 3).
-
-    The last five are those published for FashionMNIST: deep layers collapse to one direction, so the data hardly
-    matters.
-    """
-    torch = pytest.importorskip("torch")
-    torch.set_num_threads(1)
-    torch.manual_seed(42)
-    sizes = [784, *[256] * 5, *[128] * 5, 10]
-    layers = [torch.nn.Linear(n, m) for n, m in itertools.pairwise(sizes)]
-    images = torch.from_numpy(mnist()[0])
-    with DeadUnitsWriter(tmp_path) as writer, torch.no_grad():
-        for step, values in enumerate(images[torch.randperm(5000)].split(1000)):
-            for number, layer in enumerate(layers[:-1]):
-                values = torch.relu(layer(values))
-                writer.observe(step, f"hidden_{number}", values.numpy())
-    run, findings = read(tmp_path)
-    assert dead_of(run) == [5, 7, 12, 41, 97, 60, 58, 61, 72, 56]
-    # Chance alone makes so many of them in deep layers: worth a warning, but the network trains.
-    assert [(finding.cause, finding.level) for finding in findings] == [("poor_initialization", Level.WARNING)]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "rate", "least", "most"),
     [("SGD", 0.1, (0, 0), (12, 12)), ("SGD", 1.0, (80, 80), (128, 128)), ("Adam", 0.01, (40, 15), (128, 110)),
