@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pathlib
 
@@ -86,6 +87,31 @@ def dead_of(run: RunHistory) -> list[int]:
         for layer in run.layers.values()
         if layer.info.role == "hidden"
     ]
+
+
+def test_the_counts_of_the_ten_layer_network_of_the_uva_tutorial(tmp_path: pathlib.Path) -> None:
+    """Units that are exactly 0 for every image, untrained, seed 42 (UvA Deep Learning tutorial 3).
+
+    The last five are those published for FashionMNIST: deep layers collapse to one direction, so the data hardly
+    matters.
+    """
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    torch.manual_seed(42)
+    sizes = [784, *[256] * 5, *[128] * 5, 10]
+    layers = [torch.nn.Linear(n, m) for n, m in itertools.pairwise(sizes)]
+    images = torch.from_numpy(mnist()[0])
+    with DeadUnitsWriter(tmp_path) as writer, torch.no_grad():
+        for step, values in enumerate(images[torch.randperm(5000)].split(1000)):
+            for number, layer in enumerate(layers[:-1]):
+                values = torch.relu(layer(values))
+                writer.observe(step, f"hidden_{number}", values.numpy())
+    run, _ = read(tmp_path)
+    never = [
+        int(((layer.states()[-1] == UnitState.DEAD) & (layer.evidence(-1).last_active_step < 0)).sum())
+        for layer in run.layers.values()
+    ]
+    assert never == [5, 7, 12, 41, 97, 60, 58, 61, 72, 56]
 
 
 @pytest.mark.slow
