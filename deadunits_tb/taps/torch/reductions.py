@@ -1,14 +1,15 @@
 """Per-unit reductions of activations and gradients, on the device and without waiting for it.
 
-Written for few passes over big tensors. On a CPU plain ``sum`` and ``amax`` run at the speed of the memory, other
-spellings at a fraction of it, and each fresh temporary of a few megabytes costs as much again: so what is computed on
-the way goes into a scratch tensor that is used again and again (``docs/capture.md`` has the figures).
+On a CPU the memory is what it costs: each pass over a big tensor reads it, and one that writes takes twice as long as
+one that only sums. So everything is computed block by block, in blocks that stay in the processor's cache, and what is
+computed on the way goes into a scratch tensor that is used again and again (``benchmarks/README.md`` has figures).
 """
 
 from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,10 @@ import torch
 from deadunits_tb.taps.packed import SQUARE_SCALE
 
 Sums = dict[str, Any]
-_LARGEST_SCRATCH = 1 << 24
-"""Numbers. Bigger tensors are rare, and then a scratch that stays would be felt."""
+_BLOCK = 1 << 17
+"""Numbers in a block: with the scratch one MiB, about half of what a core's own cache holds."""
+_MOST_SCRATCHES = 64
+"""Shapes for which a scratch tensor is kept; all are views of the same memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Rows:
     """Values in a layout that can be reduced: ``[examples, units]``, or with positions before or after the units.
 
     Attributes:
-        values: In float32.
+        values: Of any type.
         positions: Axis of the positions, None if each example has one.
     """
 
@@ -86,11 +89,11 @@ class Rows:
             order = [examples, *(at for at in range(tensor.dim()) if at != examples)]
             tensor, axis = tensor.permute(order), axis + (axis < examples)
         if tensor.dim() == 2:
-            return cls(tensor.float(), None)
+            return cls(tensor, None)
         others = [at for at in range(1, tensor.dim()) if at != axis]
         last = tensor.stride(axis) == 1 or axis == tensor.dim() - 1
         order = [0, *others, axis] if last else [0, axis, *others]
-        tensor = tensor.permute(order).float()
+        tensor = tensor.permute(order)
         return cls(tensor.flatten(1, -2) if last else tensor.flatten(2), 1 if last else 2)
 
     @property
@@ -103,17 +106,26 @@ class Rows:
         """Positions of all examples."""
         return self.examples * (1 if self.positions is None else int(self.values.shape[self.positions]))
 
-    def shaped(self, units: Any) -> Any:
-        """``[units]`` so that it broadcasts."""
-        return units[:, None] if self.positions == 2 else units
-
     def first(self) -> Any:
         """``[units]``: at the first position."""
-        return (self.values[0] if self.positions is None else self.values.select(self.positions, 0)[0]).clone()
+        values = self.values[0] if self.positions is None else self.values.select(self.positions, 0)[0]
+        return values.to(torch.float32, copy=True)
 
-    def sum(self, values: Any) -> Any:
-        """``[units]``: of values in the same layout."""
-        return values.sum(0) if self.positions is None else values.sum((0, self.positions))
+    def parts(self) -> Iterator[tuple[slice, list[Any]]]:
+        """Units, and the blocks of all that is theirs, each ``[examples, ...]``."""
+        values = self.values
+        if values.device.type != "cpu" or values.numel() <= _BLOCK:  # elsewhere calls cost more than memory does
+            yield slice(None), [values]
+            return
+        axis = 1 if self.positions == 2 else values.dim() - 1
+        units = values.shape[axis]
+        each = values[0].numel()
+        together = units if each <= 2 * _BLOCK else max(1, units * _BLOCK // each)
+        for start in range(0, units, together):
+            some = slice(start, start + together)
+            part = values if together == units else values.narrow(axis, start, min(together, units - start))
+            length = max(1, _BLOCK * units // (each * together))
+            yield some, list(part.split(length)) if length < len(part) else [part]
 
 
 class Reductions:
@@ -149,70 +161,98 @@ class Reductions:
             :meth:`deadunits_tb.taps.tensorflow.reductions.Reductions.activation_sums` says.
         """
         rows = Rows.of(tensor.detach(), place)
-        values = rows.values
         sums: Sums = {"examples": rows.examples, "positions": rows.count}
         if not rows.count:
             return sums
-        low, high = limits
-        shift = rows.first() if shift is None else shift
-        largest = values if rows.positions is None else values.amax(rows.positions)
-        sums |= {"shift": shift, "max": largest.amax(0)}
-        scratch = self._scratch(values)
-        total = rows.sum(values)
-        torch.sub(values, rows.shaped(shift), out=scratch)
+        sums["shift"] = shift = rows.first() if shift is None else shift
+        limit: Any = 0.0
         if not relu_like:
-            sums["sum"] = rows.sum(scratch)
-        scratch.mul_(scratch)
-        sums["squares"] = rows.sum(scratch)
+            if scale is None:  # at the first record only
+                moments = _of_all(rows, lambda block, some: self._moments(block, rows.positions, shift[some], False))
+                scale = _root_mean_square(sums | moments)
+            limit = fired_scale * scale
+
+        def reduced(block: Any, some: slice) -> Sums:
+            moments = self._moments(block, rows.positions, shift[some], relu_like)
+            return moments | self._firing(block, rows.positions, limit, limits, relu_like)
+
+        sums |= _of_all(rows, reduced)
         if relu_like:
-            sums["sum"] = total
-            sums["fired_positions"] = rows.sum(torch.gt(values, 0, out=scratch))
-            limit, peak = 0.0, largest
             sums["min"] = _smallest_of_relu(rows, sums)
-        else:
-            smallest = values if rows.positions is None else values.amin(rows.positions)
-            sums["min"] = smallest.amin(0)
-            own = _root_mean_square(sums) if scale is None else scale
-            limit, peak = fired_scale * own, torch.maximum(largest, -smallest)
-            torch.abs(values, out=scratch)
-            sums["sum_abs"] = rows.sum(scratch)
-            sums["fired_positions"] = rows.sum(torch.gt(scratch, limit, out=scratch))
-        if high < math.inf:
-            sums["saturated"] = rows.sum(torch.ge(values, high, out=scratch))
-            if low > -math.inf:
-                sums["saturated"] += rows.sum(torch.le(values, low, out=scratch))
-        sums["fired_examples"] = sums["fired_positions"]
-        if rows.positions is not None:
-            sums["fired_examples"] = (peak > limit).to(values.dtype).sum(0)
         return sums
 
-    def gradient_squares(self, gradient: Any, place: Place, scale: Any = None) -> Any:
+    def gradient_squares(self, gradient: Any, place: Place) -> Any:
         """``[units]``: sum of the squares of a gradient times :data:`~deadunits_tb.taps.packed.SQUARE_SCALE`.
 
         Args:
             gradient: Of the loss.
             place: Of the units.
-            scale: By which the loss was multiplied, a tensor; None for 1.
         """
         rows = Rows.of(gradient.detach(), place)
-        scratch = self._scratch(rows.values)
-        torch.mul(rows.values, SQUARE_SCALE if scale is None else SQUARE_SCALE / scale, out=scratch)
-        return rows.sum(scratch.mul_(scratch))
+        axes = _AXES[rows.positions]
+
+        def squares(block: Any, some: slice) -> Sums:
+            scratch = self._scratch(block)
+            torch.mul(block.float(), SQUARE_SCALE, out=scratch)
+            return {"squares": scratch.mul_(scratch).sum(axes)}
+
+        return _of_all(rows, squares)["squares"]
 
     def release(self) -> None:
         """Let go of the scratch tensors."""
         self._local = threading.local()
 
-    def _scratch(self, values: Any) -> Any:
-        """A tensor to write on, laid out in memory as the values are."""
-        if values.device.type != "cpu" or values.numel() > _LARGEST_SCRATCH:  # elsewhere allocators do this better
-            return torch.empty_like(values)
-        buffer = getattr(self._local, "buffer", None)
-        if buffer is None or buffer.numel() < values.numel():
-            buffer = self._local.buffer = torch.empty(values.numel(), dtype=torch.float32, device="cpu")
-        if values.dim() == 3 and values.stride(1) < values.stride(2):
-            return buffer[: values.numel()].view(values.shape[0], values.shape[2], values.shape[1]).transpose(1, 2)
-        return buffer[: values.numel()].view(values.shape)
+    def _moments(self, block: Any, positions: int | None, shift: Any, relu_like: bool) -> Sums:
+        axes, scratch = _AXES[positions], self._scratch(block)
+        values = block.float()
+        torch.sub(values, shift[:, None] if positions == 2 else shift, out=scratch)
+        total = (values if relu_like else scratch).sum(axes)
+        return {"sum": total, "squares": scratch.mul_(scratch).sum(axes)}
+
+    def _firing(
+        self, block: Any, positions: int | None, limit: Any, limits: tuple[float, float], relu_like: bool
+    ) -> Sums:
+        axes, scratch = _AXES[positions], self._scratch(block)
+        values, (low, high) = block.float(), limits
+        peak = values if positions is None else values.amax(positions)  # of each example
+        found = {"max": peak.amax(0)}
+        if relu_like:
+            found["fired_positions"] = torch.gt(values, 0, out=scratch).sum(axes)
+        else:
+            smallest = values if positions is None else values.amin(positions)
+            found["min"] = smallest.amin(0)
+            found["sum_abs"] = torch.abs(values, out=scratch).sum(axes)
+            found["fired_positions"] = torch.gt(scratch, limit, out=scratch).sum(axes)
+            peak = None if positions is None else torch.maximum(peak, -smallest)
+        if high < math.inf:
+            found["saturated"] = torch.ge(values, high, out=scratch).sum(axes)
+            if low > -math.inf:
+                found["saturated"] += torch.le(values, low, out=scratch).sum(axes)
+        found["fired_examples"] = found["fired_positions"]
+        if positions is not None:
+            found["fired_examples"] = (peak > limit).to(torch.float32).sum(0)
+        return found
+
+    def _scratch(self, block: Any) -> Any:
+        """A tensor to write on, laid out in memory as a block is."""
+        if block.device.type != "cpu":  # elsewhere allocators do this better
+            return torch.empty_like(block, dtype=torch.float32)
+        shape, flipped = block.shape, block.dim() == 3 and block.stride(1) < block.stride(2)
+        views: dict[Any, Any] | None = getattr(self._local, "views", None)
+        if views is None:
+            views = self._local.views = {}
+        if (found := views.get((shape, flipped))) is not None:
+            return found
+        numbers, buffer = block.numel(), getattr(self._local, "buffer", None)
+        if buffer is None or buffer.numel() < numbers or len(views) >= _MOST_SCRATCHES:
+            views.clear()
+            buffer = self._local.buffer = torch.empty(max(numbers, 2 * _BLOCK), dtype=torch.float32, device="cpu")
+        if flipped:
+            found = buffer[:numbers].view(shape[0], shape[2], shape[1]).transpose(1, 2)
+        else:
+            found = buffer[:numbers].view(shape)
+        views[shape, flipped] = found
+        return found
 
 
 def merge_sums(one: Sums, other: Sums) -> Sums:
@@ -239,12 +279,35 @@ def value_summary(tensors: list[Any]) -> Any:
     return torch.stack(columns)
 
 
+_AXES: dict[int | None, int | tuple[int, int]] = {None: 0, 1: (0, 1), 2: (0, 2)}
+"""All but that of the units, by the axis of the positions."""
+
+
+def _of_all(rows: Rows, reduce: Callable[[Any, slice], Sums]) -> Sums:
+    """Reduce block by block, and put together what all of them give."""
+    parts = []
+    for some, blocks in rows.parts():
+        found = [reduce(block, some) for block in blocks]
+        parts.append(found[0] if len(found) == 1 else {name: _put_together(name, found) for name in found[0]})
+    return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _put_together(name: str, found: list[Sums]) -> Any:
+    values = torch.stack([sums[name] for sums in found])
+    return values.amin(0) if name == "min" else values.amax(0) if name == "max" else values.sum(0)
+
+
 def _smallest_of_relu(rows: Rows, sums: Sums) -> Any:
-    """``[units]``: zero where a unit did not fire somewhere, so mostly there is nothing to look for."""
-    silent = sums["fired_positions"] < rows.count
-    if rows.values.device.type == "cpu" and bool(silent.all()) and not bool(sums["sum"].isnan().any()):
-        return torch.zeros_like(sums["sum"])
-    return rows.values.amin(0 if rows.positions is None else (0, rows.positions))
+    """``[units]``: zero where a unit did not fire somewhere, so mostly there is little to look for."""
+    axes = _AXES[rows.positions]
+    if rows.values.device.type != "cpu":  # nothing is waited for
+        return rows.values.amin(axes).float()
+    smallest = torch.zeros_like(sums["sum"])
+    always = ((sums["fired_positions"] == rows.count) | sums["sum"].isnan()).nonzero().flatten()
+    if len(always):
+        axis = 1 if rows.positions == 2 else rows.values.dim() - 1
+        smallest[always] = rows.values.index_select(axis, always).amin(axes).float()
+    return smallest
 
 
 def _root_mean_square(sums: Sums) -> Any:
