@@ -118,8 +118,9 @@ class LayerAccumulator:
         self._add_gradients(observation)
         if observation.weights is not None:
             self._add_weights(observation.weights)
-        plain = replace(observation, gradient_squares=None, weights=None)
-        self._window = merge(self._window, plain) if self._window else plain
+        # Gradients and weights are kept apart; what the window has none of, no merge adds.
+        so_far = self._window
+        self._window = merge(so_far, observation) if so_far else replace(observation, gradient_squares=None)
 
     def statistics(self) -> Statistics:
         """The window's statistics, rounded as they are stored. There must have been an observation."""
@@ -215,16 +216,24 @@ class LayerAccumulator:
         # What gave NaN was not silent, nor did it fire: it neither adds nor resets. The same holds for error signals.
         quiet = np.flatnonzero(~fired)
         silent = finite[quiet]
+        examples = _go_on(before.examples_since_active, quiet, n * silent)
+        # Where each example is one position, both counters have been the same array from the first observation on.
+        same = observation.positions == n and before.tokens_since_active is before.examples_since_active
+        tokens = examples if same else _go_on(before.tokens_since_active, quiet, observation.positions * silent)
         without = before.examples_without_signal
-        if observation.gradient_squares is not None:
-            with np.errstate(invalid="ignore", over="ignore"):
-                gradient = np.sqrt(observation.gradient_squares / observation.positions)
+        squares = observation.gradient_squares
+        if squares is not None:
+            if self.info.relu_like:  # where only an exact zero is none, the squares are as good
+                gradient = squares
+            else:
+                with np.errstate(invalid="ignore", over="ignore"):
+                    gradient = np.sqrt(squares / observation.positions)
             none = no_signal(self.info, gradient, self._thresholds)
             idle = np.flatnonzero(none | ~np.isfinite(gradient))
             without = _go_on(without, idle, n * none[idle])
         self._evidence = Evidence(
-            examples_since_active=_go_on(before.examples_since_active, quiet, n * silent),
-            tokens_since_active=_go_on(before.tokens_since_active, quiet, observation.positions * silent),
+            examples_since_active=examples,
+            tokens_since_active=tokens,
             observations_since_active=_go_on(before.observations_since_active, quiet, silent),
             examples_without_signal=without,
             last_active_step=np.where(fired, step, before.last_active_step),
@@ -247,8 +256,9 @@ class LayerAccumulator:
                 squares = np.square(weights.gradient, dtype=np.float64)
                 kept["weight_gradient"] = kept["weight_gradient"] + squares if self._weight_gradients else squares
                 self._weight_gradients += 1
-            if weights.change is not None and weights.norm_in is not None:
-                ratio = _relative(weights.change, weights.norm_in)
+            before = weights.norm_in if weights.norm_before is None else weights.norm_before
+            if weights.change is not None and before is not None:
+                ratio = _relative(weights.change, before)
                 kept["update_ratio"] = np.maximum(kept["update_ratio"], ratio) if "update_ratio" in kept else ratio
             if weights.change_since_first is not None and weights.norm_first is not None:
                 _keep_latest(kept, "drift", _drift(weights.change_since_first, weights.norm_first))
@@ -267,8 +277,9 @@ def largest_update(statistics: Statistics) -> float:
 
 def _go_on(counter: Int, units: npt.NDArray[np.intp], more: npt.NDArray[Any]) -> Int:
     """Count on for some units; the counters of all others begin again at zero."""
-    after = np.zeros_like(counter)
-    after[units] = counter[units] + more
+    after = np.zeros(len(counter), np.int64)
+    if len(units):
+        after[units] = counter[units] + more
     return after
 
 
@@ -277,7 +288,7 @@ def _both(one: Array | None, other: Array | None) -> Array | None:
 
 
 def _relative(change: Array, before: Array) -> npt.NDArray[np.float64]:
-    """Change over the larger norm before and after; the norm after is at least ``change - before``.
+    """Change over the norm before, or over the least that the norm after can be, ``change - before``, if larger.
 
     So weights that begin at zero move by a ratio of 1, not Inf, and those that stay zero by 0.
     """

@@ -129,6 +129,7 @@ class ObservedLayer:
         self._budget = budget
         self._history: WeightHistory | None = None
         self._shape: tuple[int, ...] | None = None
+        self._norm: npt.NDArray[np.float64] | None = None
         self.info = LayerInfo(
             name=arrays.layer,
             kind="Array",
@@ -190,9 +191,10 @@ class ObservedLayer:
             self.info = replace(self.info, fan_in=len(arrays.weights), weight_delta=method)
 
     def _look(self, arrays: LayerArrays) -> WeightObservation:
-        weights, norm_in, moved = arrays.weights, None, None
+        weights, norm_in, norm_before, moved = arrays.weights, None, None, None
         if weights is not None and self._history is not None:
             norm_in, moved = _norm(weights), self._history.look(weights)
+            norm_before, self._norm = self._norm, norm_in
         return WeightObservation(
             norm_in=norm_in,
             norm_out=None if arrays.outgoing is None else _norm(arrays.outgoing),
@@ -200,6 +202,7 @@ class ObservedLayer:
             change=moved.change if moved else None,
             change_since_first=moved.change_since_first if moved else None,
             norm_first=moved.norm_first if moved else None,
+            norm_before=norm_before,  # the change is that up to now
         )
 
 

@@ -20,6 +20,7 @@ class WeightObservation:
         norm_out: Norm of the outgoing weights, None unless every consumer is known.
         gradient: Norm of the loss gradient of the incoming weights.
         change: Norm of the change of the incoming weights in this step.
+        norm_before: Norm of the incoming weights before that change, None where that is ``norm_in``.
         change_since_first: Norm of the change since the first observation.
         norm_first: Norm of the incoming weights at the first observation.
     """
@@ -30,6 +31,7 @@ class WeightObservation:
     change: Array | None = None
     change_since_first: Array | None = None
     norm_first: Array | None = None
+    norm_before: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
