@@ -15,6 +15,11 @@ from deadunits_tb.taps.torch.layers import UnitLayer, sizes
 
 _SIGNS = 32  # random signs: the estimated norm has a standard deviation of 1 / sqrt(2 * 32) = 12.5 %
 
+_BLOCK = 1 << 17
+"""Numbers that are worked on at a time: with the scratch one MiB, about half of what a core's own cache holds."""
+_LARGE_BLOCK = 1 << 24
+"""The same for devices that are slow to be told what to do."""
+
 Method = Literal["exact", "projection"]
 Fields = dict[str, Any]
 
@@ -22,13 +27,14 @@ Fields = dict[str, Any]
 class WeightWatch:
     """The weights of some layers, around optimizer steps and since the first observed one.
 
-    Changes are measured against copies while those are small, otherwise by 32 random sums of each unit's weights
-    (Johnson and Lindenstrauss 1984) and a digest of their bits, so that unchanged weights have moved by exactly zero.
+    Changes are measured against two copies of each weight while those are small, otherwise by 32 random sums of each
+    unit's weights (Johnson and Lindenstrauss 1984) and a digest of their bits, so that unchanged weights have moved by
+    exactly zero. Beside the copies nothing is as large as a layer: all is computed in blocks of some units.
 
     Call its methods with gradients disabled.
 
     Args:
-        exact_bytes: Memory for copies of the first weights.
+        exact_bytes: Memory for copies of weights.
     """
 
     def __init__(self, exact_bytes: int = EXACT_BYTES) -> None:
@@ -36,26 +42,34 @@ class WeightWatch:
         self.methods: dict[str, Method] = {}
         """Name of a layer to how its changes are measured."""
         self._first: dict[str, list[Any]] = {}
+        self._latest: dict[str, list[Any]] = {}
         self._norm_first: dict[str, Any] = {}
         self._signs: dict[tuple[int, Any], tuple[Any, Any]] = {}
+        self._buffers: dict[tuple[Any, Any], Any] = {}
 
     def before(self, layers: Mapping[str, UnitLayer]) -> dict[str, list[Any]]:
-        """What is to be remembered of the weights before an optimizer step.
+        """What is to be remembered of the weights before an optimizer step, until this is called again.
 
         Args:
             layers: By name; those whose weights are not known are left out.
         """
-        kept = {}
+        kept: dict[str, list[Any]] = {}
         for name, layer in layers.items():
             if not _ready(layer):
                 continue
             if name not in self.methods:
-                size = 4 * sum(sizes(layer))
+                size = 2 * 4 * sum(sizes(layer))
                 self.methods[name] = "exact" if size <= self._left else "projection"
                 self._left -= size if size <= self._left else 0
-            kept[name] = self._kept(name, layer)
+            matrices = _incoming(layer)
+            if self.methods[name] == "projection":
+                kept[name] = [self._projected(matrix) for matrix in matrices]
+            else:
+                kept[name] = self._latest[name] = _copies(matrices, self._latest.get(name))
             if name not in self._first:
-                self._first[name], self._norm_first[name] = kept[name], self._norms(name, kept[name])
+                exact = self.methods[name] == "exact"
+                self._first[name] = [matrix.clone() for matrix in kept[name]] if exact else kept[name]
+                self._norm_first[name] = self._norms(name, kept[name])
         return kept
 
     def gradients(self, layers: Mapping[str, UnitLayer], scale: Any = None) -> Fields:
@@ -70,7 +84,7 @@ class WeightWatch:
             gradients = [weights.parameter.grad for group in layer.incoming for weights in group]
             if not _ready(layer) or any(gradient is None or gradient.is_sparse for gradient in gradients):
                 continue
-            norms = self._exact_norms(_matrices(layer, gradients))
+            norms = torch.cat([self._row_norms(matrix) for matrix in _matrices(layer, gradients)])
             found[f"{name}:weight_gradient"] = norms if scale is None else norms / scale
         return found
 
@@ -84,7 +98,9 @@ class WeightWatch:
         """
         found = {}
         for name, old in before.items():
-            now = self._kept(name, layers[name], copy=False)
+            now = _incoming(layers[name])
+            if self.methods[name] == "projection":
+                now = [self._projected(matrix) for matrix in now]
             found[f"{name}:norm_in"] = self._norms(name, old)
             if moved:
                 found[f"{name}:change"] = self._apart(name, old, now)
@@ -98,53 +114,79 @@ class WeightWatch:
         for name, taken in consumers.items():
             squares: Any = 0
             for one in taken:
-                value = one.parameter.detach().transpose(0, one.axis).flatten(1).float()
                 place = one.place
-                value = (
-                    value[place.start : place.start + place.length]
-                    .unflatten(0, (place.outer, place.units, place.inner))
-                    .square()
-                    .sum((0, 2, 3))
-                )
-                squares = squares + value
+                along = self._squares_along(one.parameter.detach(), one.axis)[place.start : place.start + place.length]
+                squares = squares + along.view(place.outer, place.units, place.inner).sum((0, 2))
             found[f"{name}:norm_out"] = squares.sqrt()
         return found
 
-    def _kept(self, name: str, layer: UnitLayer, *, copy: bool = True) -> list[Any]:
-        """For each group of units: a copy of the weights, or what stands for them."""
-        matrices = _matrices(layer, [weights.parameter for group in layer.incoming for weights in group])
-        if self.methods[name] == "projection":
-            return [self._projected(matrix) for matrix in matrices]
-        return [matrix.clone() for matrix in matrices] if copy else matrices
-
     def _apart(self, name: str, old: list[Any], new: list[Any]) -> Any:
-        if self.methods[name] == "exact":
-            return self._exact_norms([two - one for one, two in zip(old, new, strict=True)])
         found = []
+        if self.methods[name] == "exact":
+            for one, two in zip(old, new, strict=True):
+                found.append(self._row_norms(two, one))
+            return torch.cat(found)
         for (one, digest, _), (two, other, _) in zip(old, new, strict=True):
             found.append(torch.where(digest == other, 0.0, (two - one).square().mean(1).sqrt()))
         return torch.cat(found)
 
     def _norms(self, name: str, kept: list[Any]) -> Any:
-        return torch.cat([norm for *_, norm in kept]) if self.methods[name] == "projection" else self._exact_norms(kept)
+        exact = self.methods[name] == "exact"
+        return torch.cat([self._row_norms(one) for one in kept] if exact else [norm for *_, norm in kept])
 
-    @staticmethod
-    def _exact_norms(matrices: list[Any]) -> Any:
-        return torch.cat([(matrix * matrix).sum(1).sqrt() for matrix in matrices])
+    def _row_norms(self, matrix: Any, other: Any = None) -> Any:
+        """``[units]``: norms of the rows, or of what lies between them and those of another matrix."""
+        found = []
+        blocks = matrix.split(_rows(matrix))
+        for block, there in zip(blocks, blocks if other is None else other.split(_rows(matrix)), strict=True):
+            values = _at_least_float32(block)
+            if other is not None:
+                values = torch.sub(values, there, out=self._scratch(values))
+            if values.stride(1) == 1:  # the only direction in which this is quick
+                found.append(torch.linalg.vector_norm(values, dim=1))
+            else:
+                found.append(torch.mul(values, values, out=self._scratch(values)).sum(1).sqrt())
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _squares_along(self, tensor: Any, axis: int) -> Any:
+        """``[length of the axis]``: sums of squares over all other axes."""
+        tensor = tensor.transpose(0, axis).flatten(2) if tensor.dim() > 2 else tensor.transpose(0, axis)
+        others = tuple(at for at in range(tensor.dim()) if at != 0)
+        squares: Any = 0
+        each = max(1, _BLOCK * tensor.shape[1] // max(1, tensor.numel()))
+        for block in tensor.split(each, 1):
+            values = _at_least_float32(block)
+            squares = squares + torch.mul(values, values, out=self._scratch(values)).sum(others)
+        return squares
 
     def _projected(self, matrix: Any) -> tuple[Any, Any, Any]:
         """Random sums ``[units, signs]``, a digest of the bits and the norms, both ``[units]``."""
-        rows, matrix = matrix.shape[1], matrix.float()
+        rows = matrix.shape[1]
         if (rows, matrix.device) not in self._signs:  # the same each time, from a generator of its own
             random = np.random.default_rng((20, rows))
             signs = torch.from_numpy(random.integers(0, 2, (rows, _SIGNS)).astype(np.float32) * 2 - 1)
             odd = torch.from_numpy(random.integers(0, 2**30, rows).astype(np.int32) * 2 + 1)
             self._signs[rows, matrix.device] = signs.to(matrix.device), odd.to(matrix.device)
         signs, odd = self._signs[rows, matrix.device]
-        digest = (matrix.contiguous().view(torch.int32) * odd).sum(1)
+        sums, digests = [], []
         with torch.autocast(matrix.device.type, enabled=False):
-            sums = matrix @ signs
-        return sums, digest, (matrix * matrix).sum(1).sqrt()
+            for block in matrix.split(_rows(matrix)):
+                values = block.float().contiguous()
+                sums.append(values @ signs)
+                digests.append((values.view(torch.int32) * odd).sum(1))
+        return torch.cat(sums), torch.cat(digests), self._row_norms(matrix)
+
+    def _scratch(self, values: Any) -> Any:
+        """A tensor to write on, laid out in memory as the values are."""
+        if values.device.type != "cpu":  # elsewhere allocators do this better
+            return torch.empty_like(values)
+        numbers, kind = values.numel(), values.dtype
+        buffer = self._buffers.get(kind)
+        if buffer is None or buffer.numel() < numbers:
+            buffer = self._buffers[kind] = torch.empty(max(numbers, _BLOCK), dtype=kind, device="cpu")
+        if values.dim() == 2 and values.stride(0) < values.stride(1):
+            return buffer[:numbers].view(values.shape[1], values.shape[0]).t()
+        return buffer[:numbers].view(values.shape)
 
 
 def _ready(layer: UnitLayer) -> bool:
@@ -155,15 +197,32 @@ def _ready(layer: UnitLayer) -> bool:
     )
 
 
+def _incoming(layer: UnitLayer) -> list[Any]:
+    return _matrices(layer, [weights.parameter for group in layer.incoming for weights in group])
+
+
 def _matrices(layer: UnitLayer, values: Sequence[Any]) -> list[Any]:
-    """For each group of units ``[units, weights]``, at least in float32, of values shaped like its parameters."""
+    """For each group of units ``[units, weights]``, of values shaped like its parameters; views where that can be."""
     rest = iter(values)
     found = []
     for group in layer.incoming:
-        parts = [_at_least_float32(weights.rows(own_part(next(rest).detach()))) for weights in group]
+        parts = [weights.rows(own_part(next(rest).detach())) for weights in group]
         found.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
     return found
 
 
 def _at_least_float32(values: Any) -> Any:
     return values if values.dtype == torch.float64 else values.float()
+
+
+def _rows(matrix: Any) -> int:
+    """Units whose weights make a block."""
+    numbers = _BLOCK if matrix.device.type == "cpu" else _LARGE_BLOCK
+    return int(max(1, numbers // max(1, matrix.shape[1])))
+
+
+def _copies(matrices: Sequence[Any], memory: Sequence[Any] | None) -> list[Any]:
+    """Copies, at least in float32, in memory that has held such copies before."""
+    if memory is None or [(one.shape, one.device) for one in memory] != [(one.shape, one.device) for one in matrices]:
+        return [_at_least_float32(matrix).clone() for matrix in matrices]
+    return [copy.copy_(matrix) for copy, matrix in zip(memory, matrices, strict=True)]
