@@ -13,7 +13,14 @@ import pytest
 from jax import lax
 
 import deadunits_tb
-from deadunits_tb.jax import DeadUnitsWriter, init_statistics, value_and_grad, watch
+from deadunits_tb.jax import (
+    DeadUnitsWriter,
+    init_statistics,
+    observe_inputs,
+    observe_weights,
+    value_and_grad,
+    watch,
+)
 from jax_zoo import ZOO, Network, batch, mlp, training_step
 
 STEPS = 6
@@ -68,7 +75,15 @@ def trained_with(network: Network, optimizer: Any, log_dir: pathlib.Path, *, eve
 
 
 @pytest.mark.parametrize(
-    ("name", "optimizer"), [(name, "adamw" if at % 2 else "momentum") for at, name in enumerate(ZOO)]
+    ("name", "optimizer"),
+    [
+        pytest.param(
+            name,
+            "adamw" if at % 2 else "momentum",
+            marks=() if name in ("mlp", "cnn", "scan", "checkpoint") else pytest.mark.slow,
+        )
+        for at, name in enumerate(ZOO)
+    ],
 )
 def test_every_network(name: str, optimizer: str, tmp_path: pathlib.Path) -> None:
     network = ZOO[name]()
@@ -77,7 +92,7 @@ def test_every_network(name: str, optimizer: str, tmp_path: pathlib.Path) -> Non
     )
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision(dtype: str, tmp_path: pathlib.Path) -> None:
     network, optimizer = mlp(), OPTIMIZERS["adamw"]()
     assert_same(
@@ -123,6 +138,41 @@ def test_many_steps_in_one_scan() -> None:
     (plain_params, plain_state, _), plain_losses = jax.jit(run)(None)
     assert_same((params, state, losses), (plain_params, plain_state, plain_losses))
     assert statistics.layers["first"]["examples"] == STEPS * 16
+
+
+def test_a_separate_pass_sees_what_the_step_would(tmp_path: pathlib.Path) -> None:
+    """Exact on any device: the training step is one that knows nothing of us."""
+    network, optimizer = mlp(), OPTIMIZERS["momentum"]()
+
+    @jax.jit
+    def step(params: Any, state: Any, x: Any, y: Any) -> Any:
+        value, gradients = jax.value_and_grad(lambda params: network.loss(params, None, x, y)[0])(params)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    @jax.jit
+    def look(params: Any, new_params: Any, statistics: Any, x: Any, y: Any) -> Any:
+        (_, statistics), gradients = value_and_grad(network.loss)(params, statistics, x, y)
+        return observe_weights(observe_inputs(statistics, x), params, gradients, new_params)
+
+    params, state, losses = network.params, optimizer.init(network.params), []
+    with DeadUnitsWriter(tmp_path / "apart", network.layers, params=params, every=2) as writer:
+        for i in range(STEPS):
+            before, statistics, (x, y) = params, writer.begin(i), batch(network, i)
+            params, state, loss = step(params, state, x, y)
+            if statistics is not None:
+                writer.write(i, look(before, params, statistics, x, y), params=params)
+            losses.append(loss)
+    assert_same((params, state, losses), trained_without(network, optimizer))
+    trained_with(network, optimizer, tmp_path / "within", every=2)
+    apart, within = (deadunits_tb.load(tmp_path / name)["."] for name in ("apart", "within"))
+    assert apart.records[-1].errors == ()
+    for name, layer in within.layers.items():
+        assert apart.layers[name].steps.tolist() == layer.steps.tolist() == [0, 2, 4]
+        for statistic in layer.statistics:
+            np.testing.assert_allclose(
+                apart.layers[name].statistic(statistic), layer.statistic(statistic), rtol=0.01, atol=1e-6
+            )
 
 
 def test_a_function_that_is_watched_as_it_is(tmp_path: pathlib.Path) -> None:

@@ -1,12 +1,17 @@
-"""Two devices give the statistics of one on the same batch, however a step is spread over them."""
+"""Two devices, or two processes, give the statistics of one on the same batch, however a step is spread over them."""
 
 from __future__ import annotations
 
 import os
+import pathlib
+import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+import deadunits_tb
 
 PROGRAM = """
 import jax, numpy as np, optax
@@ -83,3 +88,82 @@ def same() -> list[str]:
 @pytest.mark.parametrize("way", ["jit", "pmap", "shard_map", "shard_map_unchecked"])
 def test_two_devices_equal_one(way: str, same: list[str]) -> None:
     assert way in same
+
+
+PROCESS = """
+import sys, jax, numpy as np, optax
+directory, address, count, index = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+if count > 1:
+    jax.distributed.initialize(address, count, index)
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+import jax.numpy as jnp
+from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.jax import *
+
+assert jax.process_count() == count
+random = np.random.default_rng(0)
+params = {"w": random.normal(size=(5, 8)).astype("f4"), "v": random.normal(size=(8, 3)).astype("f4")}
+params["w"][:, 2] = 0
+layers = {"hidden": Layer(8, weights=lambda p: p["w"]), "head": Layer(3, "tanh", role="output")}
+
+def loss(params, statistics, x, y):
+    a, statistics = observe(statistics, "hidden", jax.nn.relu, x @ params["w"])
+    b, statistics = observe(statistics, "head", jnp.tanh, a @ params["v"])
+    return optax.softmax_cross_entropy_with_integer_labels(b, y).mean(), statistics
+
+mesh = Mesh(np.array(jax.devices()), ("devices",))
+everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("devices"))
+
+def step(params, statistics, x, y):
+    (value, statistics), gradients = value_and_grad(loss)(params, statistics, x, y)
+    new = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients)
+    return new, observe_weights(statistics, params, gradients, new)
+
+step = jax.jit(step, out_shardings=everywhere)
+params = jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(everywhere, leaf), params)
+if count > 1:
+    try:
+        DeadUnitsWriter(directory, layers)
+        raise SystemExit("every was not asked for")
+    except InvalidArgumentError as error:
+        assert "give every" in str(error)
+with DeadUnitsWriter(directory, layers, params=params, every=1) as writer:
+    for i in range(3):
+        x, y = random.normal(size=(12, 5)).astype("f4"), random.integers(0, 3, 12)
+        share = slice(index * 12 // count, (index + 1) * 12 // count)
+        x, y = (jax.make_array_from_process_local_data(split, array[share]) for array in (x, y))
+        params, statistics = step(params, writer.begin(i), x, y)
+        writer.write(i, statistics, params=params)
+"""
+
+
+def test_of_two_processes_the_first_one_writes_what_one_would(tmp_path: pathlib.Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", PROCESS, str(tmp_path / name), address, str(count), str(index)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, count, index in (("alone", 1, 0), ("first", 2, 0), ("second", 2, 1))
+    ]
+    try:
+        said = [process.communicate(timeout=280)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert not (tmp_path / "second").exists()
+    one, two = (deadunits_tb.load(tmp_path / name)["."] for name in ("alone", "first"))
+    assert [record.examples for record in two.records] == [12, 12, 12]
+    assert two.records[-1].errors == ()
+    for name, layer in one.layers.items():
+        for statistic in layer.statistics:
+            # Of tanh, what counts as firing goes by the batch here and by the record before there: both far below.
+            np.testing.assert_allclose(
+                two.layers[name].statistic(statistic), layer.statistic(statistic), rtol=0.01, atol=1e-5
+            )

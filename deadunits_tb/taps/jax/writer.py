@@ -86,7 +86,8 @@ class DeadUnitsWriter:
         if params is not None:
             check_params(self._plan, params)
         check_whole("every", every, 1, none="to choose by cost")
-        if every is None and jax.process_count() > 1:
+        self._several = jax.process_count() > 1
+        if every is None and self._several:
             raise InvalidArgumentError(
                 f"{jax.process_count()} processes train together: give every, such as every=50, "
                 "so that all observe the same steps"
@@ -139,7 +140,8 @@ class DeadUnitsWriter:
         self._deliver(now)
         wanted = self._wants(step)
         self._begun = (int(step), now, wanted)
-        return empty_statistics(self._plan, self._scales) if wanted else None
+        # Only the first process knows the scales, and all must hand the same to the step: there each batch has its own.
+        return empty_statistics(self._plan, None if self._several else self._scales) if wanted else None
 
     def write(
         self,
@@ -166,19 +168,23 @@ class DeadUnitsWriter:
         self._check_statistics(statistics)
         self._last = int(step)
         monitor = self._monitor
-        if monitor is None or monitor.stopped:
+        if (monitor is None or monitor.stopped) and not self._several:
             return
         if self._waiting is not None:  # begin() is not called in this loop
             self._deliver(None)
         try:
             moved = None
-            if self._drift is not None and params is not None and monitor.will_record(step):
+            # Weights may be spread over the processes: then all must take part, whatever the first one records.
+            if self._drift is not None and params is not None and (self._several or monitor.will_record(step)):
                 moved = self._drift.compare(params)
+            if monitor is None or monitor.stopped:
+                return
             self._waiting = _Observed(int(step), statistics, moved, learning_rate)
         except InvalidArgumentError:
             raise
         except Exception as error:
-            monitor.report("write", error)
+            if monitor is not None:
+                monitor.report("write", error)
 
     def flush(self) -> None:
         """Wait until the records made so far are in the file."""
@@ -209,7 +215,7 @@ class DeadUnitsWriter:
         if self._monitor is not None and self._every is None:
             return self._monitor.wants(step)
         # Also where the monitor has stopped, if there are other processes: all must run the same step.
-        if self._monitor is not None and self._monitor.stopped and jax.process_count() == 1:
+        if self._monitor is not None and self._monitor.stopped and not self._several:
             return False
         assert self._every is not None
         return (step - self._initial_step) % self._every == 0
