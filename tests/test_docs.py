@@ -78,6 +78,30 @@ def test_each_claim_about_capture_names_its_test() -> None:
             assert re.search(r"tests/[\w/]+\.py::test_\w+", cell), f"no test backs this row: {row}"
 
 
+def test_each_cell_of_the_summary_of_capture_names_its_test() -> None:
+    """Framework by feature: links to tests that exist, and a reason wherever the answer is not a plain yes."""
+    page = (ROOT / "docs" / "capture.md").read_text(encoding="utf-8")
+    section = page.partition("## What is observed where\n")[2].partition("\n## ")[0]
+    named = {key: rest for key, *rest in re.findall(r'^\[([\w-]+)\]: \.\./(\S+) "(\w+)"$', section, re.MULTILINE)}
+    for name, test in named.values():
+        assert test in defined_tests(ROOT / name), f"the summary names {name}::{test}"
+    heading, _, *rows = re.findall(r"^\|.*$", section, re.MULTILINE)
+    reasons, frameworks = set(re.findall(r"^(\d+)\. ", section, re.MULTILINE)), heading.count("|") - 2
+    assert frameworks == 9
+    assert len(rows) >= 15
+    used, given = set(), set()
+    for row in rows:
+        feature, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        assert len(cells) == frameworks, feature
+        for cell in cells:
+            parts = re.fullmatch(r"\[yes\]\[([\w-]+)\]|\[(?:part|no)\]\[([\w-]+)\] (\d+)|untested (\d+)|n/a", cell)
+            assert parts, f"{feature}: {cell}"
+            used |= {parts[1], parts[2]} - {None}
+            given |= {parts[3], parts[4]} - {None}
+    assert used == set(named)
+    assert given == reasons
+
+
 def commands() -> dict[str, click.Command]:
     from deadunits_tb.cli import main
 

@@ -175,7 +175,8 @@ class DeadUnitsWriter:
         try:
             moved = None
             # Weights may be spread over the processes: then all must take part, whatever the first one records.
-            if self._drift is not None and params is not None and (self._several or monitor.will_record(step)):
+            due = self._several or (monitor is not None and monitor.will_record(step))
+            if self._drift is not None and params is not None and due:
                 moved = self._drift.compare(params)
             if monitor is None or monitor.stopped:
                 return
