@@ -31,12 +31,12 @@ def train(model: PreTrainedModel, data: list[dict[str, torch.Tensor]], log_dir: 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, max_steps=steps, per_device_train_batch_size=16, learning_rate=1e-3, report_to="none",
-            save_strategy="no", logging_steps=20,
+            save_strategy="no", logging_steps=20, use_cpu=True,
         )  # fmt: skip
         Trainer(model, arguments, train_dataset=data, callbacks=[DeadUnitsCallback(log_dir)]).train()
 
 
-def main(log_dir: str = "runs/huggingface", steps: int = 60) -> None:
+def main(log_dir: str = "runs/huggingface", steps: int = 40) -> None:
     """Train both models."""
     torch.manual_seed(0)
     images, digits = load_digits(return_X_y=True)
