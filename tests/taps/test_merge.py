@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deadunits_tb.taps.merge import merge_fields, merge_vectors
+from deadunits_tb.taps.merge import join, merge_fields, merge_vectors
 from deadunits_tb.taps.packed import SQUARE_SCALE, Call, Layout, observation, unpack
 
 UNITS = 3
@@ -104,3 +104,42 @@ def test_nobody_saw_an_example():
     parts = [packed(outputs, outputs, relu_like=True) for _ in range(2)]
     found = layout(parts[0], True)
     assert observation(found, merge_fields(found, parts, loss="sum")).layers == {}
+
+
+def test_several_functions_of_one_step_are_as_one():
+    """One layer in both halves of a batch, which makes it one layer; another in the second function only."""
+    random = np.random.default_rng(2)
+    outputs = np.maximum(random.normal(size=(10, 4, UNITS)), 0)
+    gradients, others = random.normal(size=outputs.shape), random.normal(size=(3, 2, UNITS))
+    whole, other = packed(outputs, gradients, relu_like=True), packed(others, others, relu_like=False)
+    parts = []
+    for split in (slice(0, 4), slice(4, 10)):
+        fields = packed(outputs[split], gradients[split], relu_like=True)
+        if split.start:
+            fields |= {f"1:{name[2:]}": values for name, values in other.items() if name.startswith("0:")}
+            calls = (Call("layer", 0, True), Call("other", 1, False))
+        else:
+            calls = (Call("layer", 0, True),)
+        sizes = {name: len(values) for name, values in fields.items()}
+        parts.append((Layout(sizes, calls, frozenset([0])), np.concatenate(list(fields.values()))))
+    found = unpack(*join(parts, {"loss": np.array([7.0])}))
+    assert list(found.layers) == ["layer", "other"]
+    assert_same(found.layers["layer"], observation(layout(whole, True), whole).layers["layer"])
+    assert_same(found.layers["other"], observation(layout(other, False), other).layers["layer"])
+    assert [layer.trainable for layer in found.layers.values()] == [True, False]
+    assert found.loss == 7.0
+    np.testing.assert_allclose(found.inputs, observation(layout(whole, True), whole).inputs, rtol=1e-12)
+
+
+def test_a_step_is_skipped_if_one_of_its_functions_says_so():
+    outputs = np.ones((2, 1, UNITS))
+    parts = [packed(outputs, outputs, relu_like=True) for _ in range(2)]
+    parts[0]["skipped"] = np.ones(1)
+    vectors = [(layout(fields, True), np.concatenate(list(fields.values()))) for fields in parts]
+    seen = unpack(*join(vectors, {})).layers["layer"]
+    assert seen.examples == 4
+    assert seen.gradient_squares is None
+
+
+def test_functions_that_saw_nothing_are_no_step():
+    assert unpack(*join([], {})).layers == {}
