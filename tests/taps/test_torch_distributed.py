@@ -73,7 +73,7 @@ def test_two_processes_record_what_one_would(mode: str, alone: pathlib.Path, tmp
         assert set(layer.statistics) == wanted, name
         for statistic in wanted:  # bfloat16 in the file, and sums in another order
             found = layer.statistic(statistic)
-            # Where no output is exactly zero, firing is told against the scale at the last record; processes learn of it
+            # Where no output is exactly zero, firing is told against the scale at the last record; processes learn it
             # one record later.
             late = statistic.startswith("active") and layer.info.activation_function != "relu"
             limit = {"abs": 0.2} if late else {"rel": 2e-2, "abs": 1e-6}
@@ -104,6 +104,22 @@ def test_a_monitor_that_fails_holds_up_none(tmp_path: pathlib.Path) -> None:
     records = deadunits_tb.load(tmp_path / "failed")["log"].records
     assert [record.step for record in records if record.observations] == [0, 1, 2]
     assert any("another process" in error for error in records[-1].errors)
+
+
+def test_steps_in_which_processes_differ_are_left_out(tmp_path: pathlib.Path) -> None:
+    run("differs", 2, tmp_path / "two")
+    assert [(tmp_path / "two" / f"errors{rank}").read_text() for rank in range(2)] == ["", ""]
+    records = deadunits_tb.load(tmp_path / "two")["log"].records
+    assert [record.step for record in records] == [0, 1, 3, 4, 5]
+
+
+def test_what_is_not_supported_is_refused(tmp_path: pathlib.Path) -> None:
+    class FullyShardedDataParallel(nn.Linear):
+        """Stands for that of FSDP1, which needs a process group to be made."""
+
+    with pytest.raises(InvalidArgumentError, match="fully_shard"):
+        watch(FullyShardedDataParallel(4, 4), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_process_group_that_is_not_there_is_said(tmp_path: pathlib.Path) -> None:

@@ -30,6 +30,23 @@ def network() -> nn.Module:
     return model
 
 
+class Switching(nn.Module):
+    """In the third step the second process takes another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.one, self.two = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 3)
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        other = self.calls == 3 and dist.get_rank() == 1
+        x = torch.relu(self.stem(x))
+        return self.head(torch.relu(self.two(x) if other else self.one(x)))  # type: ignore[no-any-return]
+
+
 def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Of all processes together."""
     numbers = torch.Generator().manual_seed(step)
@@ -41,7 +58,7 @@ def main(mode: str, rank: int, size: int, folder: pathlib.Path) -> None:
     torch.set_num_threads(1)
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=size)
-    model = network()
+    model: nn.Module = Switching() if mode == "differs" else network()
     if mode == "fsdp" and size > 1:
         from torch.distributed.fsdp import fully_shard
 
@@ -50,7 +67,7 @@ def main(mode: str, rank: int, size: int, folder: pathlib.Path) -> None:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
     elif size > 1 and mode != "by hand":
-        model = nn.parallel.DistributedDataParallel(model)
+        model = nn.parallel.DistributedDataParallel(model, find_unused_parameters=mode == "differs")
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     plain = mode.startswith("plain")
     monitor = None

@@ -205,8 +205,12 @@ def group_of(wrappers: Sequence[Any], process_group: Any) -> Any:
         process_group: That the user named, None to find it by the model.
 
     Raises:
-        InvalidArgumentError: There is no process group yet.
+        InvalidArgumentError: There is no process group yet, or the model is sharded in a way that cannot be watched.
     """
+    if any(type(one).__name__ == "FullyShardedDataParallel" for one in wrappers):
+        raise InvalidArgumentError(
+            "models in FullyShardedDataParallel cannot be watched: shard them with torch.distributed.fsdp.fully_shard"
+        )
     if process_group is not None:
         if not (dist.is_available() and dist.is_initialized()):
             raise InvalidArgumentError(
