@@ -542,6 +542,8 @@ class LoopTap(UnitTap):
 
     def _missed(self) -> None:
         """Nothing was seen in a step that was to be observed."""
+        if self._monitor.stopped:  # it has said why
+            return
         self._misses += 1
         if self._misses == _MOST_MISSES:
             self._monitor.report("watch", f"no training call of the model was seen in {_MOST_MISSES} steps")
