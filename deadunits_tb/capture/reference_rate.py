@@ -49,8 +49,10 @@ class ReferenceRate:
         """
         weight = max(examples / (self._seen + examples), -math.expm1(-examples / self._rises_over))
         self._seen += examples
-        share = np.where(known & np.isfinite(fired_examples), fired_examples / examples, self._recent)
-        self._recent = self._recent + weight * (share - self._recent)
+        known = known & np.isfinite(fired_examples)
+        share = fired_examples / examples
+        apart = (share if known.all() else np.where(known, share, self._recent)) - self._recent
+        self._recent = self._recent + weight * apart
         if self._seen <= self._rises_over:
             self.rate = self._recent
         else:

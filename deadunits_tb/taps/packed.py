@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -51,9 +52,9 @@ class Layout:
         """Field to its numbers."""
         if len(vector) != sum(self.sizes.values()):
             raise ValueError(f"a step gave {len(vector)} numbers, not {sum(self.sizes.values())}")
-        fields, at = {}, 0
+        numbers, fields, at = vector.astype(np.float64), {}, 0
         for name, size in self.sizes.items():
-            fields[name] = vector[at : at + size].astype(np.float64)
+            fields[name] = numbers[at : at + size]
             at += size
         return fields
 
@@ -65,19 +66,16 @@ def unpack(layout: Layout, vector: npt.NDArray[np.floating]) -> StepObservation:
 
 def observation(layout: Layout, fields: Mapping[str, Vector]) -> StepObservation:
     """Make an observation of a step's fields, as :meth:`Layout.split` or a merge of several gives them."""
-    skipped = bool(fields.get("skipped", np.zeros(1))[0])
-    scale = SQUARE_SCALE * float(fields.get("scale", np.ones(1))[0])
+    skipped = "skipped" in fields and bool(fields["skipped"][0])
+    scale = SQUARE_SCALE * _scale(fields)
     layers: dict[str, Observation] = {}
-    taps: dict[int, Observation | None] = {}
-    for call in layout.calls:
-        if call.tap not in taps:
-            taps[call.tap] = _observed(layout, fields, call.tap, scale, skipped)
-        seen = taps[call.tap]
-        if seen is None:
-            continue
-        seen = replace(seen, trainable=call.trainable)
-        before = layers.get(call.layer)
-        layers[call.layer] = merge(before, seen) if before else replace(seen, weights=_weights(fields, call, skipped))
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are data
+        for call in layout.calls:
+            weights = None if call.layer in layers else _weights(fields, call, skipped)
+            seen = _observed(layout, fields, call, scale, skipped, weights)
+            if seen is not None:
+                before = layers.get(call.layer)
+                layers[call.layer] = merge(before, seen) if before else seen
     loss = fields.get("loss")
     return StepObservation(layers, None if loss is None else float(loss[0]), _inputs(fields.get("inputs")))
 
@@ -90,8 +88,18 @@ def learning_rate(layout: Layout, vector: npt.NDArray[np.floating]) -> float | N
 
 def of_tap(fields: Mapping[str, Vector], tap: int) -> dict[str, Vector]:
     """The fields of one tap, by their names without its number."""
-    start = f"{tap}:"
-    return {name[len(start) :]: values for name, values in fields.items() if name.startswith(start)}
+    return {kind: fields[name] for name, kind in _by_tap(tuple(fields)).get(tap, ())}
+
+
+@functools.lru_cache(maxsize=64)
+def _by_tap(names: tuple[str, ...]) -> dict[int, list[tuple[str, str]]]:
+    """Tap to the names of its fields, whole and without its number: the same in each step."""
+    found: dict[int, list[tuple[str, str]]] = {}
+    for name in names:
+        tap, _, kind = name.partition(":")
+        if kind and tap.isdecimal():
+            found.setdefault(int(tap), []).append((name, kind))
+    return found
 
 
 def positions(of: Mapping[str, Vector]) -> Vector:
@@ -100,46 +108,57 @@ def positions(of: Mapping[str, Vector]) -> Vector:
 
 
 def _observed(
-    layout: Layout, fields: Mapping[str, Vector], tap: int, scale: float, skipped: bool
+    layout: Layout,
+    fields: Mapping[str, Vector],
+    call: Call,
+    scale: float,
+    skipped: bool,
+    weights: WeightObservation | None,
 ) -> Observation | None:
-    of = of_tap(fields, tap)
+    of = of_tap(fields, call.tap)
     examples, count = round(float(of["examples"][0])), round(float(positions(of)[0]))
     if not examples or not count:
         return None
-    shift, squares, relu_like = of["shift"], of["squares"], tap in layout.relu_like
-    with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are data
-        # ReLU-like sums are of the outputs themselves, which need one pass over them less. Where no output differs
-        # from the first, the mean is that output and not what rounding makes of it.
-        apart = np.where(squares == 0, 0.0, of["sum"] - count * shift if relu_like else of["sum"])
-        gradient = of.get("gradient")
-        return Observation(
-            examples=examples,
-            positions=count,
-            fired_examples=of["fired_examples"],
-            fired_positions=of["fired_positions"],
-            mean=shift + apart / count,
-            squares=np.maximum(squares - apart * apart / count, 0),
-            sum_abs=of.get("sum_abs", of["sum"]),
-            min=of["min"],
-            max=of["max"],
-            saturated=of.get("saturated"),
-            gradient_squares=None if gradient is None or skipped else gradient / (scale * scale),
-        )
+    shift, squares, gradient = of["shift"], of["squares"], of.get("gradient")
+    # ReLU-like sums are of the outputs themselves, which need one pass over them less. Where no output differs from
+    # the first, the mean is that output and not what rounding makes of it.
+    apart = of["sum"] - count * shift if call.tap in layout.relu_like else of["sum"]
+    apart = np.where(squares == 0, 0.0, apart)
+    return Observation(
+        examples=examples,
+        positions=count,
+        fired_examples=of["fired_examples"],
+        fired_positions=of["fired_positions"],
+        mean=shift + apart / count,
+        squares=np.maximum(squares - apart * apart / count, 0),
+        sum_abs=of.get("sum_abs", of["sum"]),
+        min=of["min"],
+        max=of["max"],
+        saturated=of.get("saturated"),
+        gradient_squares=None if gradient is None or skipped else gradient / (scale * scale),
+        weights=weights,
+        trainable=call.trainable,
+    )
 
 
 def _weights(fields: Mapping[str, Vector], call: Call, skipped: bool) -> WeightObservation | None:
     norm_in, change = fields.get(f"{call.layer}:norm_in"), fields.get(f"{call.layer}:change")
     gradient = fields.get(f"{call.layer}:weight_gradient")
-    if norm_in is None or not fields.get("looked", np.ones(1))[0]:
+    if norm_in is None or ("looked" in fields and not fields["looked"][0]):
         return None
     return WeightObservation(
         norm_in=norm_in,
-        gradient=None if gradient is None or skipped else gradient / float(fields.get("scale", np.ones(1))[0]),
+        gradient=None if gradient is None or skipped else gradient / _scale(fields),
         change=None if skipped else change,
         change_since_first=fields.get(f"{call.layer}:since_first"),
         norm_first=fields.get(f"{call.layer}:norm_first"),
         norm_out=fields.get(f"{call.layer}:norm_out"),
     )
+
+
+def _scale(fields: Mapping[str, Vector]) -> float:
+    """By which the loss was multiplied."""
+    return float(fields["scale"][0]) if "scale" in fields else 1.0
 
 
 def _inputs(columns: Vector | None) -> tuple[int, float, float, float, float] | None:

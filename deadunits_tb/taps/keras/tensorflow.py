@@ -74,7 +74,7 @@ class TensorFlowStep:
         self._survey = survey
         self._thresholds = thresholds
         self._follower = Follower(model, survey, self)
-        self._reductions = Reductions(compiled=compiled and self._replicas == 1)
+        self._reductions = Reductions(compiled=compiled and self._replicas == 1, xla=self._is_compiled())
         self._order = {unit_layer.name: at for at, unit_layer in enumerate(survey.watched)}
         # Of ours, not the model's: nothing of this is saved, counted or initialized with the model.
         self._scales = tf.Variable(np.full(len(survey.watched), -1, np.float32), trainable=False, name="dead_units")

@@ -60,9 +60,11 @@ class Reductions:
 
     Args:
         compiled: Whether to have XLA compile the reductions of big tensors. Equal shapes share what was compiled.
+        xla: Whether XLA may compile the step.
     """
 
-    def __init__(self, *, compiled: bool) -> None:
+    def __init__(self, *, compiled: bool, xla: bool = True) -> None:
+        self._xla = xla
         self._compiled = compiled and xla_compiles()
         self._functions: dict[object, Callable[..., Any]] = {}
 
@@ -109,6 +111,9 @@ class Reductions:
         """
 
         def reduce(values: Any, mask: Any, sliced: bool) -> Any:
+            # A norm takes one pass, where squares are first written out for a sum; XLA has no operation for it.
+            if mask is None and not sliced and not self._xla:
+                return tf.square(tf.math.reduce_euclidean_norm(values * SQUARE_SCALE, _but_last(values)))
             return tf.reduce_sum(_Rows(values, mask, sliced).sums(lambda part: tf.square(part * SQUARE_SCALE))[0], 0)
 
         return self._run("squares", reduce, values, mask)
@@ -273,6 +278,10 @@ class _Rows:
         return values if self.flat else tf.reduce_sum(values, 1)
 
 
+def _but_last(values: Any) -> list[int]:
+    return list(range(len(values.shape) - 1))
+
+
 def _is_big(values: Any) -> bool:
     """By the numbers of one example: how many there will be is not always known in advance."""
     positions = values.shape[1] or 0 if len(values.shape) == 3 else 0
@@ -290,13 +299,19 @@ def _activation_sums(rows: _Rows, scale: Any, relu_like: bool, limits: tuple[flo
         return tf.reduce_sum(values, 0)
 
     def squares(part: Any) -> Any:
-        return tf.square(part - shift)
+        return tf.math.squared_difference(part, shift)
+
+    def positive(part: Any) -> Any:
+        # The derivative of a ReLU times one: TensorFlow's own comparison and cast take several times as long on a CPU.
+        if rows.sliced:
+            return tf.cast(part > 0, tf.float32)
+        return tf.raw_ops.ReluGrad(gradients=tf.ones_like(part), features=part)
 
     def at_bound(part: Any) -> Any:
         return tf.cast((part >= high) | (part <= low), tf.float32)
 
     if relu_like:
-        first = [lambda part: part, squares, lambda part: tf.cast(part > 0, tf.float32)]
+        first = [lambda part: part, squares, positive]
         names = ["sum", "squares", "fired_positions"]
         if bounded:
             first.append(at_bound)
@@ -312,7 +327,7 @@ def _activation_sums(rows: _Rows, scale: Any, relu_like: bool, limits: tuple[flo
         sums["min"] = tf.reduce_min(smallest, 0)
         limit = fired_scale * tf.where(scale < 0, _root_mean_square(sums), scale)
         peak = tf.maximum(largest, -smallest)
-        later = [lambda part: tf.cast(tf.abs(part) > limit, tf.float32), *([at_bound] if bounded else [])]
+        later = [lambda part: positive(tf.abs(part) - limit), *([at_bound] if bounded else [])]
         fired, *saturated = rows.sums(*later)
         sums["fired_positions"] = total(fired)
         if bounded:
