@@ -103,7 +103,7 @@ class Case:
 CASES = (
     Case("mlp", "MLP 784-512-512-10, batch 128", (128, 784), mlp, 30, 0.15),
     Case("cnn", "CNN 32-64-128 on 32x32x3, batch 64", (64, 3, 32, 32), cnn, 4, 0.08),
-    Case("transformer", "transformer, 4 layers, d 256, ff 1024, length 128, batch 8", (8, 128, 256), Transformer, 2, 0.05),
+    Case("transformer", "transformer, 4 layers, d 256, ff 1024, 128 x 8", (8, 128, 256), Transformer, 2, 0.05),
 )  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def own_share(directory: str) -> tuple[float, float]:
     """Seconds of one step's own work as recorded, and their share of the rest of the step."""
     MONITORS[directory].close()
     records = deadunits_tb.load(directory)["."].records
-    first, last = records[0], records[-1]
+    first, last = records[1], records[-1]  # the first knows no duration yet
     steps = last.step - first.step
     own = (last.overhead_seconds - first.overhead_seconds) / steps
     trained = (last.overhead_seconds / last.overhead - first.overhead_seconds / first.overhead) / steps
