@@ -20,7 +20,9 @@ KEYED_BY_DATA = {
     "optimizer", "versions", "presets", "presets[]",
 }  # fmt: skip
 """Objects whose keys are names of states, statistics or thresholds, not words of the API."""
-MAY_BE_EMPTY = {"errors", "skipped", "notes", "findings", "thresholds", "ruled_out", "optimizer", "presets[]", "revivals"}
+MAY_BE_EMPTY = {
+    "errors", "skipped", "notes", "findings", "thresholds", "ruled_out", "optimizer", "presets[]", "revivals",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
