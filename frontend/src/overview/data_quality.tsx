@@ -56,10 +56,7 @@ export function DataQuality({ overview }: { readonly overview: Overview }) {
           />
         )}
         {overhead !== null && (
-          <Fact
-            name="Overhead"
-            value={overheadText(overhead, spent, steady ?? null, opening ?? null)}
-          />
+          <Fact name="Overhead" value={overheadText(overhead, spent, steady ?? null, opening ?? null)} />
         )}
         <Fact name="Skipped layers" warn={overview.skipped.length > 0} value={count(overview.skipped.length)}>
           {byReason(overview.skipped).map(({ reason, layers }) => (
