@@ -750,7 +750,7 @@ class UnitTap:
             order=known.order if known else len(self._infos),
             units=units,
             activation_function=first.function if len(functions) == 1 else "custom",
-            fan_in=layer.fan_in,
+            fan_in=layer.fan_in if known is None or known.fan_in is None else known.fan_in,  # costly to tell
             fan_out=None if consumers is None else sum(one.weights for one in consumers),
             role="output" if layer.is_output or (self._outputs is None and first.is_output) else "hidden",
             framework=FRAMEWORK,
