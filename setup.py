@@ -37,6 +37,7 @@ FRAMEWORKS = {
 EXTRAS = {
     **FRAMEWORKS,
     "demo": ["tensorflow>=2.18", "keras>=3.5", "scikit-learn>=1.4"],
+    "parquet": ["pyarrow>=15"],
     "dev": [
         *sorted({requirement for requirements in FRAMEWORKS.values() for requirement in requirements}),
         "build",
@@ -48,6 +49,7 @@ EXTRAS = {
         "optax",
         "pandas",
         "playwright",
+        "pyarrow>=15",
         "pytest",
         "pytest-timeout",
         "pytest-xdist",

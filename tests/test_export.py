@@ -99,6 +99,6 @@ def test_parquet_without_pyarrow_is_said(
     old.write_text("kept")
     result = export(log_dir, "--format", "parquet", "-o", old)
     assert result.exit_code == 2
-    assert "pip install pyarrow" in result.stderr
+    assert "deadunits-tb[parquet]" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["table"]
     assert old.read_text() == "kept"
