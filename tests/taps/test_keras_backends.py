@@ -10,7 +10,12 @@ import sys
 import numpy as np
 import pytest
 
-FILES = ("bit_identity", "callback", "failures", "layers", "one_step")
+FILES = (
+    "bit_identity",
+    "one_step",
+    *(pytest.param(file, marks=pytest.mark.slow) for file in ("callback", "failures", "layers")),
+)
+"""Those that say most for their seconds are run at each commit."""
 
 
 def environment(backend: str, *, quick: bool) -> dict[str, str]:

@@ -115,7 +115,7 @@ def assert_nothing_left(model, *optimizers):
         }, owner
 
 
-@pytest.mark.parametrize("name", ["dense", "unbuilt", "separate", "residual", "subclassed", "recurrent"])
+@pytest.mark.parametrize("name", ["unbuilt", "separate", "subclassed"])
 def test_every_model_trains_the_same(name, tmp_path):
     plain, _ = trained(name=name)
     watched, _ = trained(tmp_path, name=name)
@@ -179,7 +179,9 @@ def test_loss_scaling_is_undone_and_skipped_steps_have_no_gradients(tmp_path):
     np.testing.assert_allclose(one.statistic("weight_gradient")[0], other.statistic("weight_gradient")[0], rtol=0.05)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [mode if mode == "graph" else pytest.param(mode, marks=pytest.mark.slow) for mode in MODES]
+)
 def test_the_record_of_a_step_is_that_of_fit(mode, tmp_path):
     """One step on the same weights and batch, with a loop and with fit."""
     model, (x, y) = built("dense")
@@ -497,7 +499,12 @@ def plain():
 
 
 @pytest.mark.parametrize(
-    ("place", "mode"), [*((place, "eager") for place in PLACES), ("activations", "graph"), ("packing", "graph")]
+    ("place", "mode"),
+    [
+        *(pytest.param(place, "eager", marks=[pytest.mark.slow] * (at % 3 > 0)) for at, place in enumerate(PLACES)),
+        ("activations", "graph"),
+        pytest.param("packing", "graph", marks=pytest.mark.slow),
+    ],
 )
 def test_a_tap_that_fails_changes_nothing(place, mode, plain, tmp_path, monkeypatch):
     def broken(*arguments, **named):
