@@ -201,7 +201,9 @@ def test_the_first_steps_after_a_late_revival_are_not_longer_than_those_of_adam(
 
 
 @pytest.mark.parametrize("function", ["tanh", "sigmoid", "leaky_relu"])
-@pytest.mark.parametrize("make", [mlp, flat, depthwise, recurrent])
+@pytest.mark.parametrize(
+    "make", [mlp, *(pytest.param(make, marks=pytest.mark.slow) for make in (flat, depthwise, recurrent))]
+)
 def test_what_a_constant_unit_sends_moves_into_the_next_bias(make: Callable[[], keras.Model], function: str) -> None:
     keras.utils.set_random_seed(0)
     model = make()

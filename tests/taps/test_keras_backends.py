@@ -10,11 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-FILES = (
-    "bit_identity",
-    "one_step",
-    *(pytest.param(file, marks=pytest.mark.slow) for file in ("callback", "failures", "layers")),
-)
+FILES = ("one_step", *(pytest.param(file, marks=pytest.mark.slow) for file in ("callback", "failures", "layers")))
 """Those that say most for their seconds are run at each commit."""
 
 
@@ -42,6 +38,11 @@ def run(root: pathlib.Path, backend: str, file: str, *options: str) -> None:
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_on(backend: str, file: str, root: pathlib.Path) -> None:
     run(root, backend, file, "-m", "not slow")
+
+
+@pytest.mark.parametrize("backend", [pytest.param("jax", marks=pytest.mark.slow), "torch"])
+def test_bit_identity_on(backend: str, root: pathlib.Path) -> None:
+    run(root, backend, "bit_identity", "-m", "not slow")
 
 
 @pytest.mark.slow

@@ -83,7 +83,10 @@ def plain():
     return results
 
 
-@pytest.mark.parametrize(("place", "eager"), CASES)
+@pytest.mark.parametrize(
+    ("place", "eager"),
+    [case if at % 3 == 0 else pytest.param(*case, marks=pytest.mark.slow) for at, case in enumerate(CASES)],
+)
 def test_a_tap_that_fails(place, eager, plain, tmp_path, monkeypatch):
     monkeypatch.setattr(*PLACES[place], broken)
     with warnings.catch_warnings(record=True) as caught:
