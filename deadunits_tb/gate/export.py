@@ -174,7 +174,9 @@ def _write_parquet(path: pathlib.Path, blocks: Iterator[Columns]) -> int:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingDependencyError("Parquet needs pyarrow, which is not installed: pip install 'deadunits-tb[parquet]'") from error
+        raise MissingDependencyError(
+            "Parquet needs pyarrow, which is not installed: pip install 'deadunits-tb[parquet]'"
+        ) from error
     texts = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
     kinds = {name: texts if name in ("run", "layer", "state") else pyarrow.int64() for name in COLUMNS}
     kinds |= {statistic.name: pyarrow.float32() for statistic in STATISTICS}
