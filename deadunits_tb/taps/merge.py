@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from deadunits_tb.taps import packed
-from deadunits_tb.taps.packed import Layout, Vector
+from deadunits_tb.capture import packed
+from deadunits_tb.capture.packed import Layout, Vector
 
 Loss = Literal["sum", "mean"]
 Fields = dict[str, Vector]
@@ -50,11 +50,11 @@ def merge_fields(layout: Layout, replicas: Sequence[Fields], *, loss: Loss) -> F
 
     Args:
         layout: Of all of them.
-        replicas: What :meth:`~deadunits_tb.taps.packed.Layout.split` gives, one for each replica.
+        replicas: What :meth:`~deadunits_tb.capture.packed.Layout.split` gives, one for each replica.
         loss: Whether the loss of the step is the sum of the replicas' or their mean.
 
     Returns:
-        Fields for :func:`~deadunits_tb.taps.packed.observation`. ``positions`` takes the place of ``each``, as
+        Fields for :func:`~deadunits_tb.capture.packed.observation`. ``positions`` takes the place of ``each``, as
         replicas may have padded their examples to different lengths.
     """
     merged = dict(replicas[0])

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import layers as L
 
+from deadunits_tb.capture import packed
 from deadunits_tb.keras import DeadUnitsCallback
-from deadunits_tb.taps import packed
 
 RATE = 0.5
 

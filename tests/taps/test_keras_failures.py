@@ -13,8 +13,8 @@ from keras import ops
 
 import deadunits_tb
 from deadunits_tb import MonitorWarning
+from deadunits_tb.capture import packed
 from deadunits_tb.keras import DeadUnitsCallback
-from deadunits_tb.taps import packed
 from deadunits_tb.taps.keras import consumers as keras_consumers
 from deadunits_tb.taps.keras import follow as keras_follow
 from deadunits_tb.taps.keras import private as keras_private

@@ -9,10 +9,10 @@ import tensorflow as tf
 from keras import layers as L
 
 from deadunits_tb.capture.accumulators import merge
+from deadunits_tb.capture.packed import learning_rate, unpack
 from deadunits_tb.taps.keras.consumers import outgoing_weights
 from deadunits_tb.taps.keras.layers import survey
 from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
-from deadunits_tb.taps.packed import learning_rate, unpack
 from deadunits_tb.taps.tensorflow.reductions import Reductions, rows_of_units
 from deadunits_tb.taps.tensorflow.weights import Columns, WeightWatch
 from deadunits_tb.thresholds import Thresholds

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deadunits_tb.capture.packed import SQUARE_SCALE, Call, Layout, observation, unpack
 from deadunits_tb.taps.merge import join, merge_fields, merge_vectors
-from deadunits_tb.taps.packed import SQUARE_SCALE, Call, Layout, observation, unpack
 
 UNITS = 3
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import deadunits_tb
 from deadunits_tb import MonitorWarning
-from deadunits_tb.taps import packed
+from deadunits_tb.capture import packed
 from deadunits_tb.taps.torch import follow as torch_follow
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch import step as torch_step

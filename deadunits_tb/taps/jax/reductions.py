@@ -1,7 +1,7 @@
 """Per-unit reductions of activations and gradients, as pure functions of JAX arrays.
 
-Their results have the names of :mod:`deadunits_tb.taps.packed`. All are additive over examples but ``min``, ``max`` and
-``shift``, and :func:`activation_sums` can reduce each in its own way over named axes of ``vmap``, ``pmap`` and
+Their results have the names of :mod:`deadunits_tb.capture.packed`. All are additive over examples but ``min``, ``max``
+and ``shift``, and :func:`activation_sums` can reduce each in its own way over named axes of ``vmap``, ``pmap`` and
 ``shard_map``; arrays that are sharded over devices under ``jit`` are reduced by XLA itself.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from deadunits_tb.taps.packed import SQUARE_SCALE
+from deadunits_tb.capture.packed import SQUARE_SCALE
 
 Sums = dict[str, Any]
 AxisNames = str | tuple[str, ...]
@@ -114,7 +114,7 @@ def activation_sums(
 
 
 def square_sums(values: Any, axes: tuple[int, ...], mask: Any = None, *, batched: bool = True) -> Any:
-    """``[units]`` sums of the squares of :data:`~deadunits_tb.taps.packed.SQUARE_SCALE` times some values.
+    """``[units]`` sums of the squares of :data:`~deadunits_tb.capture.packed.SQUARE_SCALE` times some values.
 
     Args:
         values: As :func:`rows_of_units` takes them.

@@ -31,7 +31,7 @@ class Statistics:
 
     Attributes:
         plan: The layers.
-        layers: Layer to field to ``[units]`` or a number, named as in :mod:`deadunits_tb.taps.packed`.
+        layers: Layer to field to ``[units]`` or a number, named as in :mod:`deadunits_tb.capture.packed`.
         run: The same of the step as a whole.
     """
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deadunits_tb.capture import packed
 from deadunits_tb.capture.alarms import AlarmCallback
 from deadunits_tb.capture.arguments import check_whole
 from deadunits_tb.capture.monitor import LearningRate, Monitor
@@ -21,7 +22,6 @@ from deadunits_tb.capture.observation import StepObservation
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.record import NEVER
 from deadunits_tb.run_record import RunInfo
-from deadunits_tb.taps import packed
 from deadunits_tb.taps.costs import StepCosts
 from deadunits_tb.taps.jax.drift import WeightDrift
 from deadunits_tb.taps.jax.plan import Layer, Plan, checked_layers

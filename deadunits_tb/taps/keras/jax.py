@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from deadunits_tb.capture.activation_functions import output_limits
 from deadunits_tb.capture.observation import WeightObservation
+from deadunits_tb.capture.packed import Layout
 from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.jax.private import carried, trace_of_now
 from deadunits_tb.taps.jax.reductions import activation_sums, square_sums, value_summary
@@ -29,7 +30,6 @@ from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.keras.packing import layout_of, tap_fields
 from deadunits_tb.taps.keras.weights import SIGNS, WeightWatch, columns_of
-from deadunits_tb.taps.packed import Layout
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE
 

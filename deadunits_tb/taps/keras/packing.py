@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deadunits_tb.capture.packed import Call, Layout
 from deadunits_tb.taps.keras.follow import StepTrace, Tap
-from deadunits_tb.taps.packed import Call, Layout
 from deadunits_tb.units import RELU_LIKE
 
 
 def tap_fields(step: StepTrace) -> dict[str, Any]:
-    """What was reduced at each tap, as :mod:`deadunits_tb.taps.packed` names it."""
+    """What was reduced at each tap, as :mod:`deadunits_tb.capture.packed` names it."""
     fields: dict[str, Any] = {}
     for at, tap in enumerate(_taps(step)):
         fields |= {f"{at}:{name}": values for name, values in tap.activation.items()}

@@ -19,10 +19,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from deadunits_tb.capture import packed
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.errors import InvalidArgumentError
-from deadunits_tb.taps import packed
 from deadunits_tb.taps.costs import StepCosts
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.consumers import Outgoing, outgoing_weights

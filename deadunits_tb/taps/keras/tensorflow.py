@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from deadunits_tb.capture.activation_functions import output_limits
 from deadunits_tb.capture.observation import WeightObservation
+from deadunits_tb.capture.packed import Call, Layout
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.merge import merge_vectors
-from deadunits_tb.taps.packed import Call, Layout
 from deadunits_tb.taps.tensorflow.apart import apart, gradient_seen, marked
 from deadunits_tb.taps.tensorflow.distributed import check_strategy, shared_scale, summed_gradients
 from deadunits_tb.taps.tensorflow.reductions import Reductions, only_if, rows_of_units, value_summary, zeros_like

@@ -18,6 +18,7 @@ import torch
 
 from deadunits_tb.capture.activation_functions import output_limits
 from deadunits_tb.capture.observation import WeightObservation
+from deadunits_tb.capture.packed import Layout
 from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
@@ -25,7 +26,6 @@ from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.keras.packing import layout_of, tap_fields
 from deadunits_tb.taps.keras.torch_masks import masked_activation_sums, masked_squares
 from deadunits_tb.taps.keras.weights import SIGNS, WeightWatch, columns_of
-from deadunits_tb.taps.packed import Layout
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.reductions import Place, Reductions, value_summary
 from deadunits_tb.thresholds import Thresholds

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from deadunits_tb.taps.packed import SQUARE_SCALE
+from deadunits_tb.capture.packed import SQUARE_SCALE
 
 
 def masked_activation_sums(
@@ -58,7 +58,7 @@ def masked_activation_sums(
 
 
 def masked_squares(tensor: Any, mask: Any) -> Any:
-    """``[units]``: sums of the squares of :data:`~deadunits_tb.taps.packed.SQUARE_SCALE` times what is real."""
+    """``[units]``: sums of the squares of :data:`~deadunits_tb.capture.packed.SQUARE_SCALE` times what is real."""
     values, real = _rows(tensor, mask)
     return torch.where(real, (values * SQUARE_SCALE) ** 2, 0).sum((0, 1))
 

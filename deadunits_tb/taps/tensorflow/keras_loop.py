@@ -26,6 +26,7 @@ from deadunits_tb.capture import arguments
 from deadunits_tb.capture.alarms import Alarm
 from deadunits_tb.capture.messages import say
 from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.capture.packed import Layout
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.keras import private as keras_private
@@ -35,7 +36,6 @@ from deadunits_tb.taps.keras.layers import Survey, Weights, survey
 from deadunits_tb.taps.keras.tap import UnitTap
 from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
 from deadunits_tb.taps.merge import join, merge_vectors
-from deadunits_tb.taps.packed import Layout
 from deadunits_tb.taps.tensorflow.apart import marked
 from deadunits_tb.taps.tensorflow.distributed import Workers, check_strategy, summed_gradients, worker, workers
 from deadunits_tb.taps.tensorflow.private import is_recording, sources_of_gradient

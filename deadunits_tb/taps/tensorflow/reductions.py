@@ -16,7 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deadunits_tb.taps.packed import SQUARE_SCALE
+from deadunits_tb.capture.packed import SQUARE_SCALE
 from deadunits_tb.taps.tensorflow.apart import marked
 
 _SLICES = 8
@@ -103,7 +103,7 @@ class Reductions:
         return result
 
     def square_sums(self, values: Any, mask: Any = None) -> Any:
-        """``[units]`` sums of the squares of :data:`~deadunits_tb.taps.packed.SQUARE_SCALE` times some values.
+        """``[units]`` sums of the squares of :data:`~deadunits_tb.capture.packed.SQUARE_SCALE` times some values.
 
         Args:
             values: As :func:`rows_of_units` gives them.

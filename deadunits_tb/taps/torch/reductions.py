@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from deadunits_tb.taps.packed import SQUARE_SCALE
+from deadunits_tb.capture.packed import SQUARE_SCALE
 
 Sums = dict[str, Any]
 _BLOCK = 1 << 17
@@ -182,7 +182,7 @@ class Reductions:
         return sums
 
     def gradient_squares(self, gradient: Any, place: Place) -> Any:
-        """``[units]``: sum of the squares of a gradient times :data:`~deadunits_tb.taps.packed.SQUARE_SCALE`.
+        """``[units]``: sum of the squares of a gradient times :data:`~deadunits_tb.capture.packed.SQUARE_SCALE`.
 
         Args:
             gradient: Of the loss.

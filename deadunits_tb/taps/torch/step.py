@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from deadunits_tb.capture.activation_functions import output_limits
-from deadunits_tb.taps.packed import Call, Layout
+from deadunits_tb.capture.packed import Call, Layout
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.follow import Consumer, Tap, Trail
 from deadunits_tb.taps.torch.layers import UnitLayer

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from deadunits_tb.capture import packed
 from deadunits_tb.capture.messages import say
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
-from deadunits_tb.taps import packed
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.compiled import LATE, Call, CompiledModules, Repeated
 from deadunits_tb.taps.torch.distributed import Follower, Processes
