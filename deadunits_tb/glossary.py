@@ -38,11 +38,12 @@ STATES: Mapping[UnitState, StateText] = {
         not_="It does not say that the unit is useful, only that nothing shows it to be useless.",
     ),
     UnitState.SPARSE: StateText(
-        rule="Fired on fewer than {dying_share} of the examples of a record, as it always has.",
+        rule="Fired on fewer than {dying_share} of the recent examples (see Evidence), which chance explains with a "
+        "probability of at most {sparse_significance}, and lost no rate that it had before.",
         means="The unit answers to few inputs, steadily: a detector of something rare. Sparse autoencoders and experts "
         "live here.",
         not_="It is not on its way out: a unit that used to fire far more often is dying, not sparse.",
-        thresholds=("dying_share",),
+        thresholds=("dying_share", "sparse_significance"),
     ),
     UnitState.DORMANT: StateText(
         rule="The mean absolute output is at most {dormant_share} of the layer's mean.",
@@ -60,10 +61,10 @@ STATES: Mapping[UnitState, StateText] = {
         thresholds=("stagnant_ratio", "stagnant_records"),
     ),
     UnitState.DYING: StateText(
-        rule="Fired on fewer than {dying_share} of the examples of a record and lost at least {dying_loss} of its own "
-        "earlier rate, which chance explains with a probability of at most {dying_significance}; or silent and "
-        "without error signal on at least {unknown_examples} examples, more than chance explains and not yet "
-        "enough for dead.",
+        rule="Fired on fewer than {dying_share} of the examples of a record, or of the recent ones, and lost at least "
+        "{dying_loss} of its own earlier rate, which chance explains with a probability of at most "
+        "{dying_significance}; or silent and without error signal on at least {unknown_examples} examples, more than "
+        "chance explains and not yet enough for dead.",
         means="The unit is falling silent. There may be time to act.",
         not_="It is not yet dead, and many a unit recovers. A unit that always fired seldom is sparse, not dying.",
         thresholds=("dying_share", "dying_loss", "dying_significance", "unknown_examples"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from deadunits_tb.certificate import Certificates
 from deadunits_tb.units import STATISTIC_BY_NAME, STATISTICS, UnitState
 
 Float = npt.NDArray[np.float32]
@@ -16,7 +17,7 @@ Byte = npt.NDArray[np.uint8]
 NEVER = -1
 """Value of a step that did not happen."""
 REFERENCE_SHARE = 0.1
-"""The reference rate is recorded for units that fired on fewer examples than this: no other verdict consults it."""
+"""A unit's rates are recorded where it fired on fewer examples than this: no other verdict consults them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Evidence:
         observations_since_active: Observations since then.
         examples_without_signal: Examples since the unit last had an error signal.
         last_active_step: Last observed step at which it fired, :data:`NEVER` if none.
-        reference: Code of the unit's own reference rate, see :func:`deadunits_tb.record.reference_rate`; 0 for none.
+        reference: Codes of the unit's own firing rates, see :func:`rates_code`; 0 where it fires often, or never has.
     """
 
     examples_since_active: Int
@@ -155,6 +156,7 @@ class LayerRecord:
         memory: What confirmation remembered before this record.
         states: ``uint8 [units]`` codes of :class:`~deadunits_tb.units.UnitState`.
         since: ``int64 [units]`` step since which each state holds.
+        certificates: What can be proved of the dead units, None where nobody looked.
     """
 
     layer: str
@@ -164,6 +166,7 @@ class LayerRecord:
     memory: Memory
     states: Byte
     since: Int
+    certificates: Certificates | None = None
 
     @property
     def units(self) -> int:
@@ -218,6 +221,11 @@ def from_bfloat16_bits(bits: npt.NDArray[np.uint16]) -> Float:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+def rates_code(reference: npt.NDArray[np.floating], recent: npt.NDArray[np.floating]) -> Int:
+    """Both rates of a unit in one integer: the code of its reference rate, and 256 times that of its recent rate."""
+    return reference_code(reference) + 256 * recent_code(recent)
+
+
 def reference_code(rate: npt.NDArray[np.floating]) -> Int:
     """Half octaves below 1, from 1 for a rate of 1 to 255; 0 for a rate of zero. The rate is rounded down."""
     with np.errstate(divide="ignore"):
@@ -225,6 +233,20 @@ def reference_code(rate: npt.NDArray[np.floating]) -> Int:
     return np.where(rate > 0, np.clip(code, 1, 255), 0).astype(np.int64)
 
 
+def recent_code(rate: npt.NDArray[np.floating]) -> Int:
+    """Quarter octaves below 1, from 1 for a rate of 1 to 255, to the nearest; 0 for a rate of zero."""
+    with np.errstate(divide="ignore"):
+        code = np.rint(-4 * np.log2(rate)) + 1
+    return np.where(rate > 0, np.clip(code, 1, 255), 0).astype(np.int64)
+
+
 def reference_rate(code: Int) -> npt.NDArray[np.float64]:
-    """The rate that a code stands for, at most the one that was coded."""
+    """The reference rate in a code of both, at most the one that was coded."""
+    code = code & 255
     return np.where(code > 0, 2.0 ** (-(np.maximum(code, 1) - 1) / 2), 0.0)
+
+
+def recent_rate(code: Int) -> npt.NDArray[np.float64]:
+    """The recent rate in a code of both, within a tenth of the one that was coded."""
+    code = code >> 8
+    return np.where(code > 0, 2.0 ** (-(np.maximum(code, 1) - 1) / 4), 0.0)

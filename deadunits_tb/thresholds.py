@@ -114,6 +114,14 @@ class Thresholds:
         source="binomial test, Chernoff bound; a thousand units over a few records give less than one by chance",
         meaning="chance below which a loss of firing rate is not called chance",
     )
+    sparse_significance: float = _threshold(
+        0.05,
+        low=1e-12,
+        high=0.5,
+        unit="probability",
+        source="binomial test, Chernoff bound, at the 95 % confidence of the rule of three",
+        meaning="chance below which a low firing rate is not called chance",
+    )
     stagnant_ratio: float = _threshold(
         1e-8,
         low=0.0,
@@ -211,7 +219,7 @@ class Thresholds:
         high=_COUNT,
         unit="examples",
         source="as dead_examples",
-        meaning="horizon over which a unit's reference rate rises",
+        meaning="horizon of a unit's recent rate, and so the one over which its reference rate rises",
         acts="writing",
     )
     reference_memory: int = _threshold(

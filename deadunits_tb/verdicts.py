@@ -11,7 +11,18 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from deadunits_tb.record import Byte, Evidence, Float, Int, Memory, Statistics, Window, reference_rate
+from deadunits_tb.record import (
+    REFERENCE_SHARE,
+    Byte,
+    Evidence,
+    Float,
+    Int,
+    Memory,
+    Statistics,
+    Window,
+    recent_rate,
+    reference_rate,
+)
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, BY_SEVERITY, SEVERITY, LayerInfo, UnitState
 
@@ -87,8 +98,7 @@ def candidates(
     if fired is None:
         found[:] = UnitState.UNKNOWN
     elif judges_silence(info):
-        rare = fired < t.dying_share
-        found[rare] = UnitState.SPARSE
+        found[_sparse(window, fired, evidence, t)] = UnitState.SPARSE
         found[_dormant(info, statistics, fired, finite, t)] = UnitState.DORMANT
     found[_stagnant(window, statistics, fired, t)] = UnitState.STAGNANT
     if fired is not None:
@@ -155,7 +165,9 @@ def finite_units(statistics: Statistics, units: int) -> Mask:
     return np.asarray(np.isfinite(statistics.values).all(axis=0))
 
 
-def chance_of_loss(fired: Float, examples: Int, rate: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def chance_of_loss(
+    fired: npt.NDArray[np.floating], examples: Int, rate: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """Upper bound of the chance to fire as seldom as this, or more seldom, at a given rate.
 
     The Chernoff bound of the binomial distribution, ``exp(-n KL(q || p))`` for ``q < p``; 1 elsewhere.
@@ -249,6 +261,28 @@ def _stagnant(window: Window, statistics: Statistics, fired: Float | None, t: Th
     return still if fired is None else still & (fired > 0)
 
 
+def _sparse(window: Window, fired: Float, evidence: Evidence, t: Thresholds) -> Mask:
+    """By the recent rate: a window of 64 examples cannot tell whether a unit fires on 0.5 % or on 3 % of them."""
+    rare = fired < REFERENCE_SHARE
+    few = np.flatnonzero(rare)
+    chance = chance_of_loss(
+        recent_rate(evidence.reference[few]), np.asarray(recent_examples(window, t)), np.asarray(t.dying_share)
+    )
+    rare[few] = chance <= t.sparse_significance
+    return rare
+
+
+def recent_examples(window: Window, thresholds: Thresholds) -> int:
+    """Examples behind the recent rate: an average over a horizon weighs as much as twice that many examples."""
+    return min(window.examples_seen, 2 * thresholds.reference_examples)
+
+
+def _loses(rate: npt.NDArray[np.floating], examples: Int, lost: npt.NDArray[np.float64], t: Thresholds) -> Mask:
+    """Whether so low a rate, on so many examples, says that a unit lost the one that it had."""
+    fewer = (rate < t.dying_share) & (rate <= lost)
+    return np.asarray(fewer & (chance_of_loss(rate, examples, lost) <= t.dying_significance))
+
+
 def _dying(
     info: LayerInfo, window: Window, fired: Float, statistics: Statistics, evidence: Evidence, t: Thresholds
 ) -> Mask:
@@ -257,10 +291,11 @@ def _dying(
     few = np.flatnonzero(dying)  # logarithms for these alone
     fired, quiet = fired[few], quiet[few]
     lost = (1 - t.dying_loss) * reference_rate(evidence.reference[few])
-    fewer = (fired < t.dying_share) & (fired <= lost)
-    fewer &= chance_of_loss(fired, np.asarray(window.examples), lost) <= t.dying_significance
+    fewer = _loses(fired, np.asarray(window.examples), lost, t)
+    recent, behind = recent_rate(evidence.reference[few]), np.asarray(recent_examples(window, t))
+    fewer |= (recent > 0) & (fired < t.dying_share) & _loses(recent, behind, lost, t)
     silent = quiet >= t.unknown_examples
-    never = (evidence.last_active_step[few] < 0) | (evidence.reference[few] == 0)  # the latter since a revival
+    never = (evidence.last_active_step[few] < 0) | (lost == 0)  # the latter since a revival
     silent &= never | (chance_of_loss(np.zeros_like(fired), quiet, lost) <= t.dying_significance)
     dying[few] = fewer | silent
     return dying

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from deadunits_tb.record import REFERENCE_SHARE, Evidence, LayerRecord, Memory, Statistics, Window, reference_code
+from deadunits_tb.capture.reference_rate import ReferenceRate
+from deadunits_tb.record import REFERENCE_SHARE, Evidence, LayerRecord, Memory, Statistics, Window, rates_code
 from deadunits_tb.run_record import RunRecord
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import STATISTICS, LayerInfo, UnitState
@@ -39,7 +40,7 @@ def simulate(
     death[doomed] = random.integers(0, records * OBSERVATIONS * INTERVAL, len(doomed))
     columns = {s.name: random.uniform(0.5, 1.5, units) for s in STATISTICS}
     carried, memory = Evidence.none(units), Memory.none(units, 0)
-    reference = np.zeros(units)
+    rates_of = ReferenceRate(units, Thresholds())
     step = seen = 0
     for _ in range(records):
         fired, examples = np.zeros(units), 0
@@ -48,17 +49,18 @@ def simulate(
             batch = BATCH if random.random() < 0.95 else int(random.integers(1, BATCH))
             hits = random.binomial(batch, np.where(step < death, rates, 0))
             carried = _carry(carried, hits > 0, batch, step)
+            rates_of.add(hits, batch, np.ones(units, bool))
             fired, examples = fired + hits, examples + batch
         seen += examples
         share = fired / examples
-        reference = np.where(share < REFERENCE_SHARE, np.maximum(reference * 0.99, share), 0)
+        reference = np.where(share < REFERENCE_SHARE, rates_code(rates_of.rate, rates_of.recent), 0)
         evidence = Evidence(
             carried.examples_since_active,
             carried.tokens_since_active,
             carried.observations_since_active,
             carried.examples_without_signal,
             carried.last_active_step,
-            reference_code(reference),
+            reference,
         )
         columns |= {"active_fraction": share, "min": share * 0, "gradient": share * 1e-3}
         statistics = Statistics.of(columns, units)

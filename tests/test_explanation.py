@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deadunits_tb.reading.explanation import Explainer, Explanation, explain
 from deadunits_tb.reading.phrases import count, listing, measured, percent, percent_bound, printable
-from deadunits_tb.record import Evidence, Memory, Statistics, Window, reference_code
+from deadunits_tb.record import Evidence, Memory, Statistics, Window, recent_code, reference_code
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo, UnitState
 from deadunits_tb.verdicts import candidates
@@ -120,9 +120,9 @@ CASES = {
         "3,000 are needed to call it dead",
     ),
     "sparse": (
-        said(S.SPARSE, {"active_fraction": 0.004}),
-        "fired on 0.4 % of the last 6,400 examples: seldom, but no loss against its earlier rate that chance could not "
-        "explain",
+        said(S.SPARSE, {"active_fraction": 0.004}, reference=256 * int(recent_code(np.array([0.0044]))[0])),
+        "fired on about 0.5 % of the last 6,000 examples or so: seldom, but no loss against its earlier rate that "
+        "chance could not explain",
     ),
     "dormant": (said(S.DORMANT, {"mean_abs": 0.004}), "its mean absolute output is 0.9 % of the layer's mean"),
     "stagnant": (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deadunits_tb.capture.accumulators import LayerAccumulator
 from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.capture.reductions import observe_arrays
-from deadunits_tb.record import NEVER, Evidence, Memory, Statistics, Window, reference_code
+from deadunits_tb.record import NEVER, Evidence, Memory, Statistics, Window, rates_code, reference_code
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import SEVERITY, LayerInfo, UnitState
 from deadunits_tb.verdicts import LINGERING, candidates, chance_of_loss, confirm, judge, no_signal
@@ -67,7 +67,13 @@ def candidate(first=(), *, info=None, window=None, carried=None, t=T, drop=(), *
 QUIET = {"examples_since_active": 3000, "examples_without_signal": 3000, "last_active_step": 700}
 REFERENCE = int(reference_code(np.array([0.5]))[0])
 AT_5_PERCENT = int(reference_code(np.array([0.05]))[0])  # rounded down to 4.4 %
+SMALL = {"examples": 64}
 AT_BOUND = {"active_fraction": 1, "saturated_fraction": 0.953125, "mean": 0.999, "min": 0.99, "max": 1.0, "std": 0.002}
+
+
+def recently(rate, reference=1):
+    """What a unit carries that fires at this rate of late."""
+    return reference + int(rates_code(np.zeros(1), np.array([rate]))[0])
 
 
 @pytest.mark.parametrize(
@@ -102,10 +108,25 @@ def just_below(value):
 
 
 BOUNDARIES = {
-    "sparse: fires on fewer than 1 %": (
+    "sparse: fires on fewer than 1 % of the recent examples": (
         S.SPARSE,
-        {"first": {"active_fraction": just_below(0.01)}},
-        {"first": {"active_fraction": 0.01}},
+        {"first": {"active_fraction": 0.03}, "carried": {"reference": recently(0.006)}},
+        {"first": {"active_fraction": 0.0}, "carried": {"reference": recently(0.008)}},
+    ),
+    "sparse: not by chance": (
+        S.SPARSE,
+        {"first": {"active_fraction": 0.0}, "window": {"examples_seen": 299}},
+        {"first": {"active_fraction": 0.0}, "window": {"examples_seen": 298}},
+    ),
+    "sparse: its recent rate is known where it fires on fewer than a tenth of a window": (
+        S.SPARSE,
+        {"first": {"active_fraction": just_below(0.1)}},
+        {"first": {"active_fraction": 0.1}},
+    ),
+    "dying: of the recent examples": (
+        S.DYING,
+        {"first": {"active_fraction": 0.0}, "carried": {"reference": recently(0.004, REFERENCE)}, "window": SMALL},
+        {"first": {"active_fraction": 0.0}, "carried": {"reference": recently(0.004, AT_5_PERCENT)}, "window": SMALL},
     ),
     "dead: 3,000 silent examples": (
         S.DEAD,

@@ -19,7 +19,7 @@ from deadunits_tb.record import (
     Memory,
     Statistics,
     Window,
-    reference_code,
+    rates_code,
 )
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo
@@ -174,8 +174,9 @@ class LayerAccumulator:
             run_moves=run_moves,
             from_start=from_start,
         )
-        rare = observed.fired_examples < REFERENCE_SHARE * observed.examples
-        reference = np.where(rare, reference_code(self._reference.rate), 0) if rare.any() else self._evidence.reference
+        reference = np.zeros(self.info.units, np.int64)
+        rare = np.flatnonzero(observed.fired_examples < REFERENCE_SHARE * observed.examples)
+        reference[rare] = rates_code(self._reference.rate[rare], self._reference.recent[rare])
         evidence = replace(self._evidence, reference=reference)
         memory = self._memory or Memory.none(self.info.units, self._first_step)
         verdict = judge(self.info, window, statistics, evidence, memory, self._thresholds)

@@ -30,14 +30,15 @@ class ReferenceRate:
         self._rises_over = thresholds.reference_examples
         self._falls_over = thresholds.reference_memory
         self._seen = 0
-        self._recent = np.zeros(units)
+        self.recent: npt.NDArray[np.float64] = np.zeros(units)
+        """``[units]``: share of the examples of late on which the unit fired."""
         self.rate: npt.NDArray[np.float64] = np.zeros(units)
         """``[units]``: share of examples on which the unit fires when it is itself."""
 
     def forget(self, units: Int) -> None:
         """Let units that were just given new weights show anew what they are used to."""
-        self._recent, self.rate = self._recent.copy(), self.rate.copy()
-        self._recent[units] = self.rate[units] = 0
+        self.recent, self.rate = self.recent.copy(), self.rate.copy()
+        self.recent[units] = self.rate[units] = 0
 
     def add(self, fired_examples: Array, examples: int, known: npt.NDArray[np.bool_]) -> None:
         """Take in one observation.
@@ -51,10 +52,10 @@ class ReferenceRate:
         self._seen += examples
         known = known & np.isfinite(fired_examples)
         share = fired_examples / examples
-        apart = (share if known.all() else np.where(known, share, self._recent)) - self._recent
-        self._recent = self._recent + weight * apart
+        apart = (share if known.all() else np.where(known, share, self.recent)) - self.recent
+        self.recent = self.recent + weight * apart
         if self._seen <= self._rises_over:
-            self.rate = self._recent
+            self.rate = self.recent
         else:
             forgotten = -math.expm1(-examples / self._falls_over)
-            self.rate = np.maximum(self._recent, self.rate + forgotten * (self._recent - self.rate))
+            self.rate = np.maximum(self.recent, self.rate + forgotten * (self.recent - self.rate))

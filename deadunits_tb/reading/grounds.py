@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from deadunits_tb.reading.moment import Moment
 from deadunits_tb.reading.phrases import count, listing, measured, percent, percent_bound
-from deadunits_tb.record import NEVER, reference_rate
+from deadunits_tb.record import NEVER, REFERENCE_SHARE, recent_rate, reference_rate
 from deadunits_tb.units import UnitState
-from deadunits_tb.verdicts import chance_of_loss, judges_silence
+from deadunits_tb.verdicts import chance_of_loss, judges_silence, recent_examples
 
 Comparison = Literal["at least", "at most", "below", "above", "equal to"]
 _HOLDS: Mapping[Comparison, Callable[[float, float], bool]] = {
@@ -104,18 +104,20 @@ def _dead(m: Moment, unit: int) -> Ground:
 
 
 def _dying(m: Moment, unit: int) -> Ground:
-    """The rule has two halves; the one that is told first is the one that fits the record, if it holds."""
-    halves = [_falling_silent(m, unit), _firing_less(m, unit)]
-    if m.value("active_fraction", unit) > 0:
-        halves.reverse()
-    return next((half for half in halves if all(number.holds for number in half[1])), halves[0])
+    """The rule has several parts; the one that is told first is the one that fits the record, if it holds."""
+    less = [_firing_less(m, unit, m.value("active_fraction", unit), m.window.examples)]
+    if (recent := _recent(m, unit)) > 0:
+        less.append(_firing_less(m, unit, recent, recent_examples(m.window, m.thresholds)))
+    silent = [_falling_silent(m, unit)]
+    parts = less + silent if m.value("active_fraction", unit) > 0 else silent + less
+    return next((part for part in parts if all(number.holds for number in part[1])), parts[0])
 
 
 def _falling_silent(m: Moment, unit: int) -> Ground:
     t, quiet = m.thresholds, int(m.quiet[unit])
     sentence = _silence(m, unit)
     numbers = [Number(f"examples {_without(m)}", quiet, "at least", t.unknown_examples, "unknown_examples")]
-    if m.evidence.last_active_step[unit] != NEVER and m.evidence.reference[unit]:
+    if m.evidence.last_active_step[unit] != NEVER and _reference(m, unit):
         numbers.append(_by_chance(m, unit, 0.0, quiet))
         sentence += f", {_once(m, unit)}"
     if quiet < t.dead_examples:
@@ -123,12 +125,12 @@ def _falling_silent(m: Moment, unit: int) -> Ground:
     return sentence, numbers
 
 
-def _firing_less(m: Moment, unit: int) -> Ground:
-    t, share, reference = m.thresholds, m.value("active_fraction", unit), _reference(m, unit)
-    chance = _by_chance(m, unit, share, m.window.examples)
+def _firing_less(m: Moment, unit: int, share: float, examples: int) -> Ground:
+    t, reference = m.thresholds, _reference(m, unit)
+    chance = _by_chance(m, unit, share, examples)
     fired = f"fired on {percent(share)} of" if share > 0 else "did not fire on"
     return (
-        f"{fired} the last {count(m.window.examples, 'example')}, {_once(m, unit)}: chance alone explains that with a "
+        f"{fired} the last {count(examples, 'example')}, {_once(m, unit)}: chance alone explains that with a "
         f"probability of at most {measured(chance.value)}",
         [
             Number("share of examples on which it fired", share, "below", t.dying_share, "dying_share"),
@@ -155,17 +157,33 @@ def _once(m: Moment, unit: int) -> str:
     return f"once it fired on about {percent(_reference(m, unit))} of them"
 
 
+def _recent(m: Moment, unit: int) -> float:
+    """NaN where it was not recorded, because the unit fired often."""
+    if m.value("active_fraction", unit) >= REFERENCE_SHARE:
+        return math.nan
+    return float(recent_rate(m.evidence.reference[unit]))
+
+
 def _reference(m: Moment, unit: int) -> float:
     return float(reference_rate(m.evidence.reference[unit]))
 
 
 def _sparse(m: Moment, unit: int) -> Ground:
-    share, examples = m.value("active_fraction", unit), count(m.window.examples, "example")
+    t, recent, behind = m.thresholds, _recent(m, unit), recent_examples(m.window, m.thresholds)
     return (
-        f"fired on {percent(share)} of the last {examples}: seldom, but no loss against its earlier rate that chance "
-        "could not explain",
-        [Number("share of examples on which it fired", share, "below", m.thresholds.dying_share, "dying_share")],
+        f"fired on about {percent(recent)} of the last {count(behind, 'example')} or so: seldom, but no loss against "
+        "its earlier rate that chance could not explain",
+        [
+            Number("share of recent examples on which it fired", recent, "below", t.dying_share, "dying_share"),
+            _rarely_by_chance(m, unit),
+        ],
     )
+
+
+def _rarely_by_chance(m: Moment, unit: int) -> Number:
+    t, recent, behind = m.thresholds, _recent(m, unit), recent_examples(m.window, m.thresholds)
+    chance = float(chance_of_loss(np.array([recent]), np.asarray(behind), np.array(t.dying_share))[0])
+    return Number("probability of that by chance", chance, "at most", t.sparse_significance, "sparse_significance")
 
 
 def _dormant(m: Moment, unit: int) -> Ground:
@@ -254,6 +272,10 @@ def _active(m: Moment, unit: int) -> Ground:
     if math.isnan(share):
         return f"last fired within the last {count(int(m.evidence.examples_since_active[unit]) + 1, 'example')}", []
     limit = m.thresholds.dying_share
+    if share < limit:
+        chance, seen = _rarely_by_chance(m, unit), count(recent_examples(m.window, m.thresholds), "example")
+        sentence = f"fired on {percent(share)} of the last {examples}, on about {percent(_recent(m, unit))} of the last"
+        return f"{sentence} {seen} or so", [replace(chance, comparison="above")]
     numbers = [Number("share of examples on which it fired", share, "at least", limit, "dying_share")]
     return f"fired on {percent(share)} of the last {examples}", numbers
 
