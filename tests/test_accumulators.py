@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import slow_reference
 from deadunits_tb.capture.accumulators import LayerAccumulator, largest_update, merge
-from deadunits_tb.capture.observation import Observation, WeightObservation
+from deadunits_tb.capture.observation import LayerSteps, Observation, WeightObservation
 from deadunits_tb.capture.reductions import observe_arrays
 from deadunits_tb.capture.reference_rate import ReferenceRate
 from deadunits_tb.record import NEVER, reference_rate, round_bfloat16
@@ -310,3 +310,44 @@ def test_a_layer_of_one_unit_and_a_single_example():
     seen = record(accumulator, 0)
     assert seen.states.tolist() == [UnitState.UNKNOWN]
     assert seen.statistics.get("std").tolist() == [0]
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.lists(st.integers(1, 9), min_size=2, max_size=6), st.sampled_from(["relu", "tanh"])
+)
+@settings(max_examples=60, deadline=None)
+def test_several_steps_at_once_are_as_one_by_one(seed, sizes, function):
+    rng = np.random.default_rng(seed)
+    units, info = 6, layer(6, activation_function=function)
+    seen = []
+    for n in sizes:
+        values = rng.normal(size=(n, 2, units)) * (rng.random((n, 2, units)) < 0.2) * (rng.random(units) < 0.7)
+        values[rng.random(values.shape) < 0.01] = np.nan
+        values[..., 5] = 3.3
+        slopes = rng.normal(size=values.shape) * (rng.random(units) < 0.6)
+        seen.append(observe_arrays(values, activation_function=function, gradients=slopes, scale=1.0))
+    steps = np.cumsum(rng.integers(1, 4, len(seen))).tolist()
+
+    def stacked(observations):
+        parts = [LayerSteps.of(one) for one in observations]
+        columns = {
+            field.name: [getattr(part, field.name) for part in parts] for field in dataclasses.fields(LayerSteps)
+        }
+        del columns["trainable"]
+        return LayerSteps(**{k: None if v[0] is None else np.concatenate(v) for k, v in columns.items()})
+
+    one_by_one, at_once = (LayerAccumulator(info, T) for _ in range(2))
+    cut = int(rng.integers(1, len(seen)))
+    for step, observation in zip(steps, seen, strict=True):
+        one_by_one.add(step, observation)
+    at_once.add_steps(steps[:cut], stacked(seen[:cut]))
+    at_once.add_steps(steps[cut:], stacked(seen[cut:]))
+    one, other = (record(each, steps[-1]) for each in (one_by_one, at_once))
+    for name in ("window", "evidence"):
+        for a, b in zip(
+            dataclasses.astuple(getattr(one, name)), dataclasses.astuple(getattr(other, name)), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(one.states, other.states)
+    np.testing.assert_allclose(one.statistics.values, other.statistics.values, rtol=2**-7)
+    assert other.statistics.get("std")[5] == 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deadunits_tb.capture.observation import Array, Observation, WeightObservation
+from deadunits_tb.capture.observation import Array, LayerSteps, Observation, WeightObservation
 from deadunits_tb.capture.reference_rate import ReferenceRate
 from deadunits_tb.record import (
     NEVER,
@@ -23,7 +23,7 @@ from deadunits_tb.record import (
 )
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo
-from deadunits_tb.verdicts import finite_units, judge, layer_scale, no_signal
+from deadunits_tb.verdicts import Mask, finite_units, judge, layer_scale, no_signal
 
 
 def merge(one: Observation, other: Observation) -> Observation:
@@ -49,6 +49,29 @@ def merge(one: Observation, other: Observation) -> Observation:
             gradient_squares=_both(one.gradient_squares, other.gradient_squares),
             weights=other.weights or one.weights,
             trainable=other.trainable,
+        )
+
+
+def merge_steps(steps: LayerSteps) -> Observation:
+    """Merge several steps of one layer into one observation, exactly, as :func:`merge` does; without gradients."""
+    counts = steps.positions.astype(np.float64)
+    n = counts.sum()
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are data
+        apart = steps.mean - steps.mean[0]
+        shifted = counts @ apart
+        between = np.einsum("s,su,su->u", counts, apart, apart) - shifted * shifted / n
+        return Observation(
+            examples=int(steps.examples.sum()),
+            positions=int(n),
+            fired_examples=steps.fired_examples.sum(0),
+            fired_positions=steps.fired_positions.sum(0),
+            mean=steps.mean[0] + shifted / n,
+            squares=steps.squares.sum(0) + np.maximum(between, 0),
+            sum_abs=steps.sum_abs.sum(0),
+            min=steps.min.min(0),
+            max=steps.max.max(0),
+            saturated=None if steps.saturated is None else steps.saturated.sum(0),
+            trainable=steps.trainable,
         )
 
 
@@ -105,22 +128,42 @@ class LayerAccumulator:
         Raises:
             ValueError: The observation is of another number of units.
         """
-        if len(observation.mean) != self.info.units:
-            raise ValueError(f"layer {self.info.name!r} has {self.info.units} units, not {len(observation.mean)}")
-        if self._first_step == NEVER:
-            self._first_step = step
-        n = observation.examples
-        self._examples_seen += n
-        self._contiguous = n + (self._contiguous if step - self._last_step <= 1 else 0)
-        self._last_step = step
-        self._observations += 1
-        self._advance(step, observation)
-        self._add_gradients(observation)
+        self._take((step,), LayerSteps.of(observation), replace(observation, gradient_squares=None))
         if observation.weights is not None:
             self._add_weights(observation.weights)
-        # Gradients and weights are kept apart; what the window has none of, no merge adds.
-        so_far = self._window
-        self._window = merge(so_far, observation) if so_far else replace(observation, gradient_squares=None)
+
+    def add_steps(self, steps: Sequence[int], observed: LayerSteps, weights: WeightObservation | None = None) -> None:
+        """Take in what several training steps showed, as :meth:`add` does one by one.
+
+        Args:
+            steps: Their numbers, rising.
+            observed: What they showed.
+            weights: At the last of them, if known.
+
+        Raises:
+            ValueError: The observations are of another number of units.
+        """
+        self._take(steps, observed, merge_steps(observed))
+        if weights is not None:
+            self._add_weights(weights)
+
+    def _take(self, steps: Sequence[int], observed: LayerSteps, together: Observation) -> None:
+        """Take in steps, and what all of them show together but for their gradients, which are kept apart."""
+        if observed.mean.shape[1] != self.info.units:
+            raise ValueError(f"layer {self.info.name!r} has {self.info.units} units, not {observed.mean.shape[1]}")
+        if self._first_step == NEVER:
+            self._first_step = steps[0]
+        for step, n in zip(steps, observed.examples.tolist(), strict=True):
+            self._contiguous = n + (self._contiguous if step - self._last_step <= 1 else 0)
+            self._last_step = step
+        self._examples_seen += together.examples
+        self._observations += len(steps)
+        self._advance(steps, observed)
+        if (squares := observed.gradient_squares) is not None:
+            total = squares.sum(0, dtype=np.float64)
+            self._gradient_squares = total if self._gradient_squares is None else self._gradient_squares + total
+            self._gradient_positions += together.positions
+        self._window = merge(self._window, together) if self._window else together
 
     def statistics(self) -> Statistics:
         """The window's statistics, rounded as they are stored. There must have been an observation."""
@@ -210,45 +253,44 @@ class LayerAccumulator:
             self._memory = Memory(**columns)
         self._clear()
 
-    def _advance(self, step: int, observation: Observation) -> None:
-        before, n = self._evidence, observation.examples
-        fired = observation.fired_examples > 0
-        finite = np.isfinite(observation.mean)
+    def _advance(self, steps: Sequence[int], observed: LayerSteps) -> None:
+        before, n = self._evidence, observed.examples[:, None]
+        fired = observed.fired_examples > 0
+        finite = np.isfinite(observed.mean)
         # What gave NaN was not silent, nor did it fire: it neither adds nor resets. The same holds for error signals.
-        quiet = np.flatnonzero(~fired)
-        silent = finite[quiet]
-        examples = _go_on(before.examples_since_active, quiet, n * silent)
+        silent = ~fired
+        examples = _go_on(before.examples_since_active, silent, finite, n)
         # Where each example is one position, both counters have been the same array from the first observation on.
-        same = observation.positions == n and before.tokens_since_active is before.examples_since_active
-        tokens = examples if same else _go_on(before.tokens_since_active, quiet, observation.positions * silent)
+        same = before.tokens_since_active is before.examples_since_active
+        if same and np.array_equal(observed.positions, observed.examples):
+            tokens = examples
+        else:
+            tokens = _go_on(before.tokens_since_active, silent, finite, observed.positions[:, None])
         without = before.examples_without_signal
-        squares = observation.gradient_squares
+        squares = observed.gradient_squares
         if squares is not None:
             if self.info.relu_like:  # where only an exact zero is none, the squares are as good
-                gradient = squares
+                none = no_signal(self.info, squares, self._thresholds)
             else:
                 with np.errstate(invalid="ignore", over="ignore"):
-                    gradient = np.sqrt(squares / observation.positions)
-            none = no_signal(self.info, gradient, self._thresholds)
-            idle = np.flatnonzero(none | ~np.isfinite(gradient))
-            without = _go_on(without, idle, n * none[idle])
+                    gradients = np.sqrt(squares / observed.positions[:, None])
+                none = np.stack([no_signal(self.info, gradient, self._thresholds) for gradient in gradients])
+            without = _go_on(without, none | ~np.isfinite(squares), none, n)
+        last, quiet = np.full(len(before.last_active_step), steps[-1], np.int64), np.flatnonzero(silent[-1])
+        if len(quiet):
+            back = fired[::-1, quiet]
+            at = np.asarray(steps)[len(steps) - 1 - back.argmax(0)]
+            last[quiet] = np.where(back.any(0), at, before.last_active_step[quiet])
         self._evidence = Evidence(
             examples_since_active=examples,
             tokens_since_active=tokens,
-            observations_since_active=_go_on(before.observations_since_active, quiet, silent),
+            observations_since_active=_go_on(before.observations_since_active, silent, finite, np.ones_like(n)),
             examples_without_signal=without,
-            last_active_step=np.where(fired, step, before.last_active_step),
+            last_active_step=last,
             reference=before.reference,
         )
-        self._reference.add(observation.fired_examples, n, finite)
-
-    def _add_gradients(self, observation: Observation) -> None:
-        squares = observation.gradient_squares
-        if squares is None:
-            return
-        so_far = self._gradient_squares
-        self._gradient_squares = np.asarray(squares, np.float64) if so_far is None else so_far + squares
-        self._gradient_positions += observation.positions
+        for at, count in enumerate(observed.examples.tolist()):
+            self._reference.add(observed.fired_examples[at], count, finite[at])
 
     def _add_weights(self, weights: WeightObservation) -> None:
         kept = self._weights
@@ -276,11 +318,21 @@ def largest_update(statistics: Statistics) -> float:
     return float(np.max(finite)) if len(finite) else float("nan")
 
 
-def _go_on(counter: Int, units: npt.NDArray[np.intp], more: npt.NDArray[Any]) -> Int:
-    """Count on for some units; the counters of all others begin again at zero."""
+def _go_on(counter: Int, goes_on: Mask, counts: Mask, more: Int) -> Int:
+    """Count over several steps; a counter begins again at zero where it does not go on.
+
+    Args:
+        counter: ``[units]`` before them.
+        goes_on: ``[steps, units]``.
+        counts: ``[steps, units]``: whether the step adds to it.
+        more: ``[steps, 1]``: how much.
+    """
     after = np.zeros(len(counter), np.int64)
+    units = np.flatnonzero(goes_on[-1])  # few: most fire in every step
     if len(units):
-        after[units] = counter[units] + more
+        going = goes_on[:, units]
+        since = np.logical_and.accumulate(going[::-1], axis=0)[::-1]  # the steps after the last break
+        after[units] = np.where(since[0], counter[units], 0) + (more * (counts[:, units] & since)).sum(0)
     return after
 
 

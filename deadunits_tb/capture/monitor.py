@@ -17,14 +17,16 @@ import numpy as np
 
 from deadunits_tb.capture.alarms import AlarmCallback, AlarmWatch
 from deadunits_tb.capture.arguments import check_log_dir, check_whole
+from deadunits_tb.capture.certificates import Proofs, silent_units
 from deadunits_tb.capture.messages import MonitorWarning, one_line, say
 from deadunits_tb.capture.observation import Deferred
+from deadunits_tb.capture.packed import PackedStep, unpack_steps
 from deadunits_tb.capture.recorder import Recorder
 from deadunits_tb.capture.run_layers import RunLayers
 from deadunits_tb.capture.run_window import RunWindow
 from deadunits_tb.capture.schedule import MOST_RECORDS, ObservationSchedule, RecordSchedule
 from deadunits_tb.errors import InvalidArgumentError
-from deadunits_tb.record import NEVER, LayerRecord
+from deadunits_tb.record import NEVER, Int, LayerRecord
 from deadunits_tb.run_record import EVENT_UNITS, RunEvent, RunInfo, RunRecord, Skipped
 from deadunits_tb.units import LayerInfo, count_states
 
@@ -34,8 +36,12 @@ LearningRate = Callable[[], float | None] | float | None
 P = ParamSpec("P")
 M = TypeVar("M", bound="Monitor")
 
-MOST_PENDING = 8
-"""Observations that may wait on the device; more are fetched although no record is due."""
+MOST_PENDING = 32
+"""Observations that may wait on the device; more are fetched although no record is due. Many are taken in at once for
+little more than one."""
+PENDING_NUMBERS = 1 << 21
+"""Fewer wait where they would be more numbers than this, of about 14 for each unit."""
+FEWEST_PENDING = 8
 
 
 def _guarded(method: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, P], None]:
@@ -113,11 +119,14 @@ class Monitor:
         self._events: list[RunEvent] = []
         self._failures_said = 0
         self._pending: list[tuple[int, Deferred]] = []
+        self._most_pending = MOST_PENDING
         self._window = RunWindow()
         self._last_step = self._record_step = NEVER
         self._learning_rate: LearningRate = None
         self._last_run_record: RunRecord | None = None
         self._closed = False
+        self.proofs = Proofs()
+        """Certificates that wait for the next record."""
         self.stopped = False
         """True once the monitor has stepped aside: nothing more is observed."""
         for info in run.layers:
@@ -137,6 +146,8 @@ class Monitor:
     def add_layer(self, info: LayerInfo) -> None:
         """Make a layer known before its first observation, or correct what is said of it."""
         self._layers.add_layer(info)
+        numbers = 14 * sum(known.units for known in self._layers.infos.values())
+        self._most_pending = max(FEWEST_PENDING, min(MOST_PENDING, PENDING_NUMBERS // max(1, numbers)))
         self._skipped.pop(info.name, None)  # it was not called before
 
     def skip(self, layer: str, reason: str) -> None:
@@ -172,7 +183,7 @@ class Monitor:
         self._learning_rate = learning_rate
         self._pending.append((step, deferred))
         due, examples = self._records.due(step), 0
-        if due or len(self._pending) >= MOST_PENDING:
+        if due or len(self._pending) >= self._most_pending:
             examples = self._fetch()
         if due and self._records.enough(self._window.examples):
             self._record(step)
@@ -268,6 +279,11 @@ class Monitor:
         return self._layers.last_records
 
     @property
+    def silent_units(self) -> dict[str, Int]:
+        """Layer to the units that were dead or dying at its last record, ascending; layers without any are absent."""
+        return dict(silent_units(self.last_records))
+
+    @property
     def counts(self) -> dict[str, dict[str, int]]:
         """Layer to state label to units, at each layer's last record."""
         return {name: count_states(record.states) for name, record in self.last_records.items()}
@@ -309,7 +325,17 @@ class Monitor:
     def _fetch(self) -> int:
         """Take in what waits; returns its examples."""
         waiting, self._pending = self._pending, []
+        packed: list[PackedStep] = []
+        for _, deferred in waiting:
+            if not isinstance(deferred, PackedStep):
+                break
+            packed.append(deferred)
+        together = unpack_steps(packed) if len(packed) > 1 else None
         examples = 0
+        if together is not None:
+            self._layers.add_steps([step for step, _ in waiting[: len(packed)]], together)
+            examples += self._window.add_steps(len(packed), together)
+            waiting = waiting[len(packed) :]
         for step, deferred in waiting:
             observation = deferred()
             self._layers.add(step, observation)
@@ -319,6 +345,7 @@ class Monitor:
     def _record(self, step: int) -> None:
         wall_time = wall_clock()
         records = self._layers.close_windows(step=step, wall_time=wall_time, initial_step=self._initial_step)
+        records = self.proofs.attach(records)
         self._records.recorded(step)
         self._last_run_record = self._run_record(step, wall_time)
         self._record_step = step

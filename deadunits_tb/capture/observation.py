@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.floating]
+Int = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,45 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerSteps:
+    """What several observed steps tell about one layer, none of which looked at its weights.
+
+    Attributes and their meanings are those of :class:`Observation`: numbers are ``[steps]``, arrays ``[steps, units]``.
+    """
+
+    examples: Int
+    positions: Int
+    fired_examples: Array
+    fired_positions: Array
+    mean: Array
+    squares: Array
+    sum_abs: Array
+    min: Array
+    max: Array
+    saturated: Array | None = None
+    gradient_squares: Array | None = None
+    trainable: bool = True
+
+    @classmethod
+    def of(cls, one: Observation) -> LayerSteps:
+        """A single step."""
+        return cls(
+            examples=np.array([one.examples]),
+            positions=np.array([one.positions]),
+            fired_examples=one.fired_examples[None],
+            fired_positions=one.fired_positions[None],
+            mean=one.mean[None],
+            squares=one.squares[None],
+            sum_abs=one.sum_abs[None],
+            min=one.min[None],
+            max=one.max[None],
+            saturated=None if one.saturated is None else one.saturated[None],
+            gradient_squares=None if one.gradient_squares is None else one.gradient_squares[None],
+            trainable=one.trainable,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StepObservation:
     """Everything seen at one observed step.
 
@@ -83,6 +123,21 @@ class StepObservation:
     layers: Mapping[str, Observation] = field(default_factory=dict)
     loss: float | None = None
     inputs: tuple[int, float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepObservations:
+    """Several observed steps, stacked; the model's inputs were not looked at.
+
+    Attributes:
+        layers: Layer name to what all of the steps tell of it.
+        losses: Of those steps whose loss is known.
+        weights: Layer name to what is known of its weights at the last of the steps.
+    """
+
+    layers: Mapping[str, LayerSteps]
+    losses: tuple[float, ...] = ()
+    weights: Mapping[str, WeightObservation] = field(default_factory=dict)
 
 
 Deferred = Callable[[], StepObservation]

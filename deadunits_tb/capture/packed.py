@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from deadunits_tb.capture.accumulators import merge
-from deadunits_tb.capture.observation import Observation, StepObservation, WeightObservation
+from deadunits_tb.capture.observation import (
+    LayerSteps,
+    Observation,
+    StepObservation,
+    StepObservations,
+    WeightObservation,
+)
 
 Vector = npt.NDArray[np.float64]
 
@@ -50,13 +56,134 @@ class Layout:
 
     def split(self, vector: npt.NDArray[np.floating]) -> dict[str, Vector]:
         """Field to its numbers."""
-        if len(vector) != sum(self.sizes.values()):
-            raise ValueError(f"a step gave {len(vector)} numbers, not {sum(self.sizes.values())}")
-        numbers, fields, at = vector.astype(np.float64), {}, 0
+        if len(vector) != self.size:
+            raise ValueError(f"a step gave {len(vector)} numbers, not {self.size}")
+        return self.columns(vector.astype(np.float64))
+
+    @property
+    def size(self) -> int:
+        """How many numbers a vector has."""
+        return sum(self.sizes.values())
+
+    def columns(self, vectors: Vector) -> dict[str, Vector]:
+        """Field to its numbers ``[..., size]``, of vectors ``[..., numbers]``."""
+        fields, at = {}, 0
         for name, size in self.sizes.items():
-            fields[name] = numbers[at : at + size]
+            fields[name] = vectors[..., at : at + size]
             at += size
         return fields
+
+
+class PackedStep:
+    """An observed step as a vector of numbers that is still to be fetched; :class:`Deferred`, and more.
+
+    Several of them whose weights were not looked at can be taken in together, which costs little more than one.
+
+    Args:
+        fetch: Waits for the device; gives what the numbers mean, and the numbers.
+        known: Gives what is known of the weights otherwise, by layer. Where a run ends, its last record comes
+            unforeseen, and says of the weights what the last look at them has shown.
+    """
+
+    __slots__ = ("_fetch", "_fetched", "_known")
+
+    def __init__(
+        self,
+        fetch: Callable[[], tuple[Layout, npt.NDArray[np.floating]]],
+        known: Callable[[PackedStep], Mapping[str, WeightObservation]],
+    ) -> None:
+        self._fetch, self._known = fetch, known
+        self._fetched: tuple[Layout, npt.NDArray[np.floating]] | None = None
+
+    def fetch(self) -> tuple[Layout, npt.NDArray[np.floating]]:
+        """Wait for the numbers, once."""
+        if self._fetched is None:
+            self._fetched = self._fetch()
+        return self._fetched
+
+    def __call__(self) -> StepObservation:
+        """The observation."""
+        return with_weights(unpack(*self.fetch()), self.weights)
+
+    @property
+    def weights(self) -> Mapping[str, WeightObservation]:
+        """What is known of the weights although this step did not look at them."""
+        return self._known(self)
+
+    def learning_rate(self) -> float | None:
+        """Of the step, None if unknown."""
+        return learning_rate(*self.fetch())
+
+
+def unpack_steps(steps: Sequence[PackedStep]) -> StepObservations | None:
+    """Make one observation of several steps.
+
+    Returns:
+        None where they have to be unpacked one by one: weights or inputs were looked at, a loss scaler skipped one,
+        they differ in their layers, a layer saw no example, or several calls of a layer are to be merged.
+    """
+    layout, first = steps[0].fetch()
+    vectors = [first]
+    for step in steps[1:]:
+        other, vector = step.fetch()
+        if other is not layout and other != layout:
+            return None
+        vectors.append(vector)
+    if len(first) != layout.size or len(layout.calls) != len({call.layer for call in layout.calls}):
+        return None
+    fields = layout.columns(np.stack(vectors).astype(np.float64))
+    alone = {"skipped", "looked", "inputs"} & fields.keys()
+    if any(name == "inputs" or fields[name].any() for name in alone):
+        return None
+    scale = SQUARE_SCALE * fields["scale"] if "scale" in fields else SQUARE_SCALE
+    layers: dict[str, LayerSteps] = {}
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are data
+        for call in layout.calls:
+            of = of_tap(fields, call.tap)
+            if f"{call.layer}:norm_in" in fields and "looked" not in fields:
+                return None
+            if not (of["examples"].all() and positions(of).all()):
+                return None
+            layers[call.layer] = _layer_steps(of, scale, call, relu_like=call.tap in layout.relu_like)
+    losses = tuple(fields["loss"][:, 0].tolist()) if "loss" in fields else ()
+    return StepObservations(layers, losses, steps[-1].weights)
+
+
+def with_weights(observation: StepObservation, weights: Mapping[str, WeightObservation]) -> StepObservation:
+    """The same, with what is known of some layers' weights."""
+    if not weights:
+        return observation
+    layers = {name: replace(seen, weights=weights.get(name)) for name, seen in observation.layers.items()}
+    return replace(observation, layers=layers)
+
+
+def _layer_steps(of: Mapping[str, Vector], scale: Vector | float, call: Call, *, relu_like: bool) -> LayerSteps:
+    count, gradient = positions(of), of.get("gradient")
+    return LayerSteps(
+        examples=np.rint(of["examples"])[:, 0].astype(np.int64),
+        positions=count[:, 0].astype(np.int64),
+        fired_examples=of["fired_examples"],
+        fired_positions=of["fired_positions"],
+        sum_abs=of.get("sum_abs", of["sum"]),
+        min=of["min"],
+        max=of["max"],
+        saturated=of.get("saturated"),
+        gradient_squares=None if gradient is None else gradient / (scale * scale),
+        trainable=call.trainable,
+        **_moments(of, count, relu_like=relu_like),
+    )
+
+
+def _moments(of: Mapping[str, Vector], count: Vector, *, relu_like: bool) -> dict[str, Vector]:
+    """Mean, and sum of squared distances from it.
+
+    ReLU-like sums are of the outputs themselves, which need one pass over them less. Where no output differs from the
+    first, the mean is that output and not what rounding makes of it.
+    """
+    shift, squares = of["shift"], of["squares"]
+    apart = of["sum"] - count * shift if relu_like else of["sum"]
+    apart = np.where(squares == 0, 0.0, apart)
+    return {"mean": shift + apart / count, "squares": np.maximum(squares - apart * apart / count, 0)}
 
 
 def unpack(layout: Layout, vector: npt.NDArray[np.floating]) -> StepObservation:
@@ -119,18 +246,12 @@ def _observed(
     examples, count = round(float(of["examples"][0])), round(float(positions(of)[0]))
     if not examples or not count:
         return None
-    shift, squares, gradient = of["shift"], of["squares"], of.get("gradient")
-    # ReLU-like sums are of the outputs themselves, which need one pass over them less. Where no output differs from
-    # the first, the mean is that output and not what rounding makes of it.
-    apart = of["sum"] - count * shift if call.tap in layout.relu_like else of["sum"]
-    apart = np.where(squares == 0, 0.0, apart)
+    gradient = of.get("gradient")
     return Observation(
         examples=examples,
         positions=count,
         fired_examples=of["fired_examples"],
         fired_positions=of["fired_positions"],
-        mean=shift + apart / count,
-        squares=np.maximum(squares - apart * apart / count, 0),
         sum_abs=of.get("sum_abs", of["sum"]),
         min=of["min"],
         max=of["max"],
@@ -138,6 +259,7 @@ def _observed(
         gradient_squares=None if gradient is None or skipped else gradient / (scale * scale),
         weights=weights,
         trainable=call.trainable,
+        **_moments(of, np.float64(count), relu_like=call.tap in layout.relu_like),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from deadunits_tb.capture.accumulators import LayerAccumulator, largest_update
-from deadunits_tb.capture.observation import StepObservation
+from deadunits_tb.capture.observation import StepObservation, StepObservations
 from deadunits_tb.errors import UnknownNameError
 from deadunits_tb.record import NEVER, LayerRecord
 from deadunits_tb.thresholds import Thresholds
@@ -66,6 +67,13 @@ class RunLayers:
             self._first_step = step
         for name, layer in observation.layers.items():
             self.window(name).add(step, layer)
+
+    def add_steps(self, steps: Sequence[int], observed: StepObservations) -> None:
+        """Take in several observed steps, as :meth:`add` does one by one."""
+        if self._first_step == NEVER:
+            self._first_step = steps[0]
+        for name, layer in observed.layers.items():
+            self.window(name).add_steps(steps, layer, observed.weights.get(name))
 
     def close_windows(self, *, step: int, wall_time: float, initial_step: int) -> list[LayerRecord]:
         """Judge what was observed since the last record.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
-from deadunits_tb.capture.observation import StepObservation
+from deadunits_tb.capture.observation import StepObservation, StepObservations
 from deadunits_tb.run_record import InputSummary
 
 
@@ -26,14 +27,30 @@ class RunWindow:
         Returns:
             Its examples: the number that most layers agree on; a layer called twice sees more.
         """
-        counts = Counter(layer.examples for layer in observation.layers.values())
-        examples = counts.most_common(1)[0][0] if counts else 0
+        examples = _agreed([layer.examples for layer in observation.layers.values()])
         self.examples += examples
         self.observations += 1
         if observation.loss is not None:
             self._losses.append(observation.loss)
         if observation.inputs is not None and observation.inputs[0]:
             self._inputs = _merge(self._inputs, observation.inputs) if self._inputs else observation.inputs
+        return examples
+
+    def add_steps(self, steps: int, observed: StepObservations) -> int:
+        """Take in several observed steps, as :meth:`add` does one by one.
+
+        Args:
+            steps: How many.
+            observed: What they showed.
+
+        Returns:
+            Their examples.
+        """
+        counts = zip(*(layer.examples.tolist() for layer in observed.layers.values()), strict=True)
+        examples = sum(map(_agreed, counts))
+        self.examples += examples
+        self.observations += steps
+        self._losses += observed.losses
         return examples
 
     @property
@@ -48,6 +65,12 @@ class RunWindow:
             return None
         count, mean, squares, low, high = self._inputs
         return InputSummary(mean, math.sqrt(squares / count) if squares >= 0 else math.nan, low, high)
+
+
+def _agreed(counts: Sequence[int]) -> int:
+    """What most layers say."""
+    first = counts[0] if counts else 0
+    return first if all(count == first for count in counts) else Counter(counts).most_common(1)[0][0]
 
 
 def _merge(

@@ -290,20 +290,14 @@ class UnitTap:
             self._monitor.report("tap", observed.failure or "the train_step gives no dictionary of logs")
             return
         self._learn(observed)
-        token = self._latest = object()
-        fetched: list[tuple[packed.Layout, npt.NDArray[np.floating]]] = []
-
-        def fetch() -> tuple[packed.Layout, npt.NDArray[np.floating]]:
-            if not fetched:
-                fetched.append(observed.fetch(numbers))
-            return fetched[0]
-
-        def deferred() -> StepObservation:
-            observation = packed.unpack(*fetch())
-            return self._with_history(observed, observation) if looked else self._as_known(observation, token)
-
+        packed_step = self._latest = packed.PackedStep(lambda: observed.fetch(numbers), self._known_weights)
         own = self._costs.observed(seconds, traced=traced) + perf_counter() - began
-        self._monitor.observe(step, deferred, learning_rate=lambda: packed.learning_rate(*fetch()), seconds=own)
+        self._monitor.observe(
+            step,
+            (lambda: self._with_history(observed, packed_step())) if looked else packed_step,
+            learning_rate=packed_step.learning_rate,
+            seconds=own,
+        )
         self._monitor.time(True, seconds + perf_counter() - began)
         self._rescale(observed)
 
@@ -317,11 +311,10 @@ class UnitTap:
                     change_since_first=since.change_since_first,
                     norm_first=since.norm_first,
                 )
-        return _with_weights(observation, self._looked)
+        return packed.with_weights(observation, self._looked)
 
-    def _as_known(self, observation: StepObservation, token: object) -> StepObservation:
-        """The last record of a run comes unforeseen: it says of the weights what the last look has shown."""
-        return _with_weights(observation, self._looked) if self.ending and token is self._latest else observation
+    def _known_weights(self, step: packed.PackedStep) -> Mapping[str, WeightObservation]:
+        return self._looked if self.ending and step is self._latest else {}
 
     def _rescale(self, observed: ObservedStep) -> None:
         """After a record: what counts as firing goes by the layers' sizes in it."""
@@ -371,11 +364,6 @@ class UnitTap:
             tokens=self._survey.tokens and not trail.layer.convolution and len(shape) - len(axes) > 1,
             weight_delta=observed.weight_methods.get(name, "none"),
         )
-
-
-def _with_weights(observation: StepObservation, weights: Mapping[str, WeightObservation]) -> StepObservation:
-    layers = {name: replace(seen, weights=weights.get(name)) for name, seen in observation.layers.items()}
-    return replace(observation, layers=layers)
 
 
 def _by_layer(trace: StepTrace) -> dict[str, list[Trail]]:

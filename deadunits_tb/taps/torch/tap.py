@@ -430,27 +430,24 @@ class UnitTap:
         self._give(finished, ready)
 
     def _give(self, finished: Finished, ready: Packed) -> None:
-        token = self._latest = object()
-        fetched: list[Any] = []
+        packed_step = self._latest = packed.PackedStep(lambda: self.fetch(ready), self._known_weights)
 
-        def fetch() -> Any:
-            if not fetched:
-                fetched.append(self.fetch(ready))
-            return fetched[0]
-
-        def deferred() -> StepObservation:
-            observation = packed.unpack(*fetch())
-            if finished.looked:
-                observation = _without_zeroed_gradients(observation) if self._optimizer is None else observation
-                self._looked |= {name: seen.weights for name, seen in observation.layers.items() if seen.weights}
-            elif self.ending and token is self._latest:  # the last record comes unforeseen: it says what was seen last
-                observation = _with_weights(observation, self._looked)
+        def looked() -> StepObservation:
+            observation = packed_step()
+            observation = _without_zeroed_gradients(observation) if self._optimizer is None else observation
+            self._looked |= {name: seen.weights for name, seen in observation.layers.items() if seen.weights}
             return observation
 
         self._monitor.observe(
-            finished.step, deferred, learning_rate=lambda: packed.learning_rate(*fetch()), seconds=finished.own
+            finished.step,
+            looked if finished.looked else packed_step,
+            learning_rate=packed_step.learning_rate,
+            seconds=finished.own,
         )
         self._monitor.time(True, finished.seconds)
+
+    def _known_weights(self, step: packed.PackedStep) -> Mapping[str, WeightObservation]:
+        return self._looked if self.ending and step is self._latest else {}
 
     def fetch(self, ready: Packed) -> Any:
         """Wait for the numbers of a step."""
@@ -793,11 +790,6 @@ def _tensors(values: Sequence[Any]) -> Iterator[Any]:
             yield from _tensors(tuple(value.values()))
 
 
-def _with_weights(observation: StepObservation, weights: Mapping[str, WeightObservation]) -> StepObservation:
-    layers = {name: replace(seen, weights=weights.get(name)) for name, seen in observation.layers.items()}
-    return replace(observation, layers=layers)
-
-
 def _without_zeroed_gradients(observation: StepObservation) -> StepObservation:
     """Without an optimizer to tell the moment, the weights' gradients may have been set to zero already."""
     seen = [layer.weights for layer in observation.layers.values() if layer.weights is not None]
@@ -806,4 +798,4 @@ def _without_zeroed_gradients(observation: StepObservation) -> StepObservation:
     weights = {
         name: replace(layer.weights, gradient=None) for name, layer in observation.layers.items() if layer.weights
     }
-    return _with_weights(observation, weights)
+    return packed.with_weights(observation, weights)
