@@ -12,7 +12,7 @@ from deadunits_tb.errors import UnknownNameError
 from deadunits_tb.reading import assembly
 from deadunits_tb.reading.local import LocalDataProvider
 from deadunits_tb.reading.provider import RunReader
-from deadunits_tb.reading.transitions import died_at, revived_at, transitions, unit_transitions
+from deadunits_tb.reading.transitions import transitions, unit_transitions
 from deadunits_tb.record import Statistics
 from deadunits_tb.units import UnitState
 from event_files import simulated, write_run
@@ -107,9 +107,6 @@ def test_transitions_are_every_change_in_order() -> None:
     assert found.unit.tolist() == [0, 0, 1, 1, 2, 2]
     assert found.record.tolist() == [2, 3, 1, 4, 2, 3]
     assert [(t.step, t.before, t.after) for t in unit_transitions(steps, states[:, 0])] == [(20, A, Y), (30, Y, D)]
-    since = np.where(states == D, 100 + steps[:, None], steps[:, None])
-    assert died_at(states, since).tolist() == [140, 130, 140]
-    assert revived_at(steps, states).tolist() == [-1, 40, 20]
     assert transitions(states[:1]).unit.size == 0
 
 

@@ -84,6 +84,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "/distribution": {"run": "run", "layer": "hidden", "statistic": "gradient"},
     "/unit": {"run": "run", "layer": "hidden", "unit": 3},
     "/units": {"run": "run", "layer": "hidden", "state": "dead"},
+    "/events": {"run": "run", "layer": "hidden"},
     "/glossary": {},
 }
 """Of the routes that answer in JSON."""

@@ -59,29 +59,3 @@ def unit_transitions(steps: Int, states: Byte) -> list[Transition]:
         Transition(int(steps[record]), UnitState(before), UnitState(after))
         for record, before, after in zip(found.record, found.before.tolist(), found.after.tolist(), strict=True)
     ]
-
-
-def died_at(states: Byte, since: Int) -> Int:
-    """``int64 [U]`` step since which a unit is dead for the last time, -1 if it never was.
-
-    Args:
-        states: ``uint8 [R, U]`` state codes.
-        since: ``int64 [R, U]`` step since which each holds.
-    """
-    dead = states == UnitState.DEAD
-    last = len(states) - 1 - np.argmax(dead[::-1], axis=0)
-    return np.where(dead.any(axis=0), since[last, np.arange(states.shape[1])], -1)
-
-
-def revived_at(steps: Int, states: Byte) -> Int:
-    """``int64 [U]`` step of the last record at which a dead unit was dead no more, -1 if that never happened.
-
-    Args:
-        steps: ``int64 [R]`` step of each record.
-        states: ``uint8 [R, U]`` state codes.
-    """
-    found = transitions(states)
-    revived = np.full(states.shape[1], -1, np.int64)
-    back = (found.before == UnitState.DEAD) & (found.after != UnitState.NON_FINITE)
-    revived[found.unit[back]] = steps[found.record[back]]  # records rise within a unit: the last one stays
-    return revived

@@ -52,6 +52,12 @@ ROUTES = (
         ("run", "layer", "first", "last", "state", "order", "limit", "thresholds"),
         "The units in some rows, with their verdicts.",
     ),
+    Route(
+        "/events",
+        unit_handlers.events,
+        ("run", "layer", "limit", "thresholds"),
+        "When units of a layer died, and fired again.",
+    ),
     Route("/export", unit_handlers.export, ("run", "layer", "thresholds"), "The units of a layer, or of all, as CSV."),
     Route("/glossary", handlers.glossary, (), "What the words mean."),
 )
