@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -23,7 +24,7 @@ from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, SummaryMetad
 
 from deadunits_tb import strict_json
 from deadunits_tb.errors import FormatError, FutureVersionError, InvalidArgumentError
-from deadunits_tb.run_record import RunInfo
+from deadunits_tb.run_record import ModelPart, RunInfo
 from deadunits_tb.strict_json import Fields
 from deadunits_tb.thresholds import SPECS, Thresholds
 from deadunits_tb.units import LayerInfo, Role, Witness
@@ -44,7 +45,7 @@ MAX_UNITS = 2**24
 MAX_METADATA = 4 * 2**20
 """Bytes of metadata that are read."""
 
-Kind = Literal["states", "statistics", "summary"]
+Kind = Literal["states", "statistics", "summary", "certificates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class TagInfo:
     """What one tag holds.
 
     Attributes:
-        kind: ``"states"`` and ``"statistics"`` of a layer, or the ``"summary"`` of the run.
+        kind: ``"states"``, ``"statistics"`` and ``"certificates"`` of a layer, or the ``"summary"`` of the run.
         layer: None for a summary.
         unit_start: First unit.
         unit_stop: One after the last.
@@ -158,11 +159,18 @@ def _run_values(run: RunInfo) -> dict[str, Any]:
     return {
         "framework": run.framework,
         "versions": dict(run.versions),
-        "optimizer": {k: v if isinstance(v, str) else strict_json.number(v) for k, v in run.optimizer.items()},
+        "optimizer": _settings(run.optimizer),
         "thresholds": run.thresholds.to_dict(),
         "layers": [dataclasses.asdict(layer) for layer in run.layers],
         "every": run.every,
+        "model": [
+            {"name": part.name, "kind": part.kind, "settings": _settings(part.settings)} for part in run.model
+        ],
     }
+
+
+def _settings(values: Mapping[str, str | float]) -> dict[str, str | float | None]:
+    return {name: v if isinstance(v, str) else strict_json.number(v) for name, v in values.items()}
 
 
 def _parse_run(fields: Fields) -> RunInfo:
@@ -181,6 +189,10 @@ def _parse_run(fields: Fields) -> RunInfo:
         thresholds=thresholds,
         layers=layers,
         every=fields.whole("every", None, low=1),
+        model=tuple(
+            ModelPart(part.text("name"), part.text("kind"), part.object("settings", Fields({}, "")).scalars())
+            for part in fields.objects("model")
+        ),
     )
 
 

@@ -29,7 +29,7 @@ LAYERS = (
     {"errors", "strict_json"},
     {"units"},
     {"thresholds"},
-    {"record", "run_record", "verdicts"},
+    {"certificate", "record", "run_record", "verdicts"},
     {"metadata", "codec", "tfrecord"},
     {"capture", "reading"},
     {"taps", "gate"},

@@ -127,6 +127,7 @@ class Monitor:
         self._closed = False
         self.proofs = Proofs()
         """Certificates that wait for the next record."""
+        self._silent: dict[str, Int] | None = None
         self.stopped = False
         """True once the monitor has stepped aside: nothing more is observed."""
         for info in run.layers:
@@ -280,8 +281,13 @@ class Monitor:
 
     @property
     def silent_units(self) -> dict[str, Int]:
-        """Layer to the units that were dead or dying at its last record, ascending; layers without any are absent."""
-        return dict(silent_units(self.last_records))
+        """Layer to the units that were dead or dying at its last record, ascending; layers without any are absent.
+
+        The same object until the next record.
+        """
+        if self._silent is None:
+            self._silent = silent_units(self.last_records)
+        return self._silent
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -345,7 +351,7 @@ class Monitor:
     def _record(self, step: int) -> None:
         wall_time = wall_clock()
         records = self._layers.close_windows(step=step, wall_time=wall_time, initial_step=self._initial_step)
-        records = self.proofs.attach(records)
+        records, self._silent = self.proofs.attach(records), None
         self._records.recorded(step)
         self._last_run_record = self._run_record(step, wall_time)
         self._record_step = step

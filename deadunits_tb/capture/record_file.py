@@ -120,6 +120,7 @@ class RecordFile:
         statistics: list[bytes] = []
         if states and self._has_statistics(records, expected - self._once):
             statistics = [event for record in records for event in self._statistics(record, *time)]
+            statistics += [event for record in records for event in self._certificates(record, *time)]
         self._once = 0
         summary = self._summary(run_record)
         events = [summary, *scalars, *states, *statistics]
@@ -140,6 +141,7 @@ class RecordFile:
             expected: Bytes of everything else in a record, for which the budget must have room until the end.
         """
         size = sum(2 * record.statistics.values.size + 256 for record in records if record.statistics is not None)
+        size += sum(6 * record.certificates.units.size + 256 for record in records if record.certificates is not None)
         number = self._records + 1
         left = self._max_bytes - self.bytes_written - expected * max(_HORIZON - number, 1)
         # Going on like this, and half as often whenever the number of records has doubled, must fit to the end.
@@ -166,6 +168,16 @@ class RecordFile:
         for start, stop in _unit_blocks(record.units):
             info = TagInfo("statistics", layer, start, stop, self._block, names, session=self._file.session)
             yield self._event(info, info, step, wall_time, codec.encode_statistics(record.statistics, start, stop))
+
+    def _certificates(self, record: LayerRecord, step: int, wall_time: float) -> Iterator[bytes]:
+        certificates = record.certificates
+        if certificates is None:
+            return
+        layer, session = self._layers[record.layer], self._file.session
+        for start, stop in _unit_blocks(record.units):
+            if certificates.reason or certificates.between(start, stop).units.size:
+                info = TagInfo("certificates", layer, start, stop, self._block, session=session)
+                yield self._event(info, info, step, wall_time, codec.encode_certificates(certificates, start, stop))
 
     def _scalar(self, tag: str, value: float, step: int, wall_time: float) -> bytes:
         about = None if tag in self._scalars else scalar_metadata()

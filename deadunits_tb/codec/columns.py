@@ -34,10 +34,17 @@ def most_bytes(length: int) -> int:
 
 
 class Body:
-    """Reads unpacked bytes from front to end."""
+    """Reads unpacked bytes from front to end.
 
-    def __init__(self, data: bytes, header: struct.Struct) -> None:
+    Args:
+        data: The bytes.
+        header: What they begin with.
+        what: They should be, for messages.
+    """
+
+    def __init__(self, data: bytes, header: struct.Struct, what: str = "states") -> None:
         self._data = data
+        self._what = what
         self._at = 0
         self.header = self._read(header)
 
@@ -45,26 +52,33 @@ class Body:
         """``int64 [length]``, undoing :func:`pack_columns`."""
         width, low = self._read(_COLUMN)
         if width not in _WIDTHS:
-            raise FormatError(f"states hold a column of width {width}")
+            raise FormatError(f"{self._what} hold a column of width {width}")
         if not width:
             return np.full(length, low, np.int64)
         stop = self._at + width * length
         if stop > len(self._data):
-            raise FormatError("states end within a column")
+            raise FormatError(f"{self._what} end within a column")
         planes = np.frombuffer(self._data, np.uint8, width * length, self._at).reshape(width, length)
         self._at = stop
         beyond = np.ascontiguousarray(planes.T).view(f"<u{width}")[:, 0]
         values: Int = beyond.astype(np.uint64).view(np.int64) + low
         return values
 
+    def text(self, length: int) -> str:
+        """So many bytes of UTF-8."""
+        if self._at + length > len(self._data):
+            raise FormatError(f"{self._what} end too early")
+        self._at += length
+        return self._data[self._at - length : self._at].decode("utf-8", "replace")
+
     def end(self) -> None:
         """Nothing may be left."""
         if self._at != len(self._data):
-            raise FormatError(f"states hold {len(self._data) - self._at} bytes too many")
+            raise FormatError(f"{self._what} hold {len(self._data) - self._at} bytes too many")
 
     def _read(self, layout: struct.Struct) -> tuple[Any, ...]:
         if self._at + layout.size > len(self._data):
-            raise FormatError("states end too early")
+            raise FormatError(f"{self._what} end too early")
         values = layout.unpack_from(self._data, self._at)
         self._at += layout.size
         return values

@@ -9,7 +9,7 @@ from functools import partial
 from deadunits_tb.reading.history import LayerHistory, Place
 from deadunits_tb.reading.notes import hidden_run
 from deadunits_tb.reading.phrases import count
-from deadunits_tb.reading.series import Arrays, StatesSeries, StatisticsSeries, SummarySeries
+from deadunits_tb.reading.series import Arrays, CertificatesSeries, StatesSeries, StatisticsSeries, SummarySeries
 from deadunits_tb.run_record import RunInfo, RunRecord
 from deadunits_tb.thresholds import Thresholds
 
@@ -60,6 +60,7 @@ def run_info(summaries: Sequence[SummarySeries]) -> RunInfo | None:
 def layer_histories(
     states: Iterable[StatesSeries],
     statistics: Iterable[StatisticsSeries],
+    certificates: Sequence[CertificatesSeries],
     limits: Limits,
     thresholds: Thresholds,
     arrays: Arrays,
@@ -83,8 +84,9 @@ def layer_histories(
             note(f"layer {name!r}: records left out from when it did not have {count(info.units, 'unit')}")
         places = _places(same, info.units, limits, partial(_note_of, note, name))
         fitting = [one for one in measured[name] if one.info.layer is not None and one.info.layer.units == info.units]
+        proofs = [one for one in certificates if one.info.layer is not None and one.info.layer.name == name]
         if places:
-            found.append(LayerHistory(info, thresholds, places, fitting, arrays))
+            found.append(LayerHistory(info, thresholds, places, fitting, arrays, proofs))
     return {layer.info.name: layer for layer in sorted(found, key=lambda layer: (layer.info.order, layer.info.name))}
 
 

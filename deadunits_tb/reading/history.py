@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from deadunits_tb.certificate import Certificates
 from deadunits_tb.codec import Bits, StatesBlock
 from deadunits_tb.errors import UnknownNameError
-from deadunits_tb.reading.series import Arrays, StatesSeries, StatisticsSeries
+from deadunits_tb.reading.series import Arrays, CertificatesSeries, StatesSeries, StatisticsSeries
 from deadunits_tb.record import (
     Byte,
     Evidence,
@@ -58,6 +59,7 @@ class LayerHistory:
         places: Where its records lie, in order of steps; at least one.
         statistics: Where its statistics lie.
         arrays: Keeps dense arrays.
+        certificates: Where its certificates lie.
 
     Attributes:
         info: The layer.
@@ -73,6 +75,7 @@ class LayerHistory:
         places: Sequence[Place],
         statistics: Sequence[StatisticsSeries],
         arrays: Arrays,
+        certificates: Sequence[CertificatesSeries] = (),
     ) -> None:
         self.info = info
         self.thresholds = thresholds
@@ -82,6 +85,7 @@ class LayerHistory:
         self._places = places
         self._sessions: Int = np.array([place.session for place in places], np.int64)
         self._series = statistics
+        self._proofs = certificates
         self._arrays, self._id = arrays, next(_ids)
         self._block = lru_cache(maxsize=4)(self._assemble)  # neighbours ask for evidence, memory and record of the same
 
@@ -178,11 +182,23 @@ class LayerHistory:
                 whole[units] = row
         return Statistics(tuple(names), from_bfloat16_bits(bits))
 
+    def certificates(self, index: int) -> Certificates | None:
+        """What the last record up to that index that tells it says of dead units; None where none does."""
+        place = self._places[index]
+        found: list[tuple[int, int, Certificates]] = []
+        for series in self._proofs:
+            fits = series.info.layer is not None and series.info.layer.units == self.units
+            held = series.until(place.step) if fits and series.info.session == place.session else None
+            if held is not None:
+                found.append((held[0], series.info.unit_start, held[1]))
+        latest = max((step for step, _, _ in found), default=None)
+        return Certificates.joined([(start, held) for step, start, held in found if step == latest])
+
     def record(self, index: int) -> LayerRecord:
-        """The record of that index, whole."""
-        block, window = self._block(index), self.window(index)
-        statistics = self.statistic_at(index)
-        return LayerRecord(self.info.name, window, statistics, block.evidence, block.memory, block.states, block.since)
+        """The record of that index, whole; with the certificates that held then."""
+        block, window, name = self._block(index), self.window(index), self.info.name
+        statistics, proofs = self.statistic_at(index), self.certificates(index)
+        return LayerRecord(name, window, statistics, block.evidence, block.memory, block.states, block.since, proofs)
 
     @property
     def last(self) -> LayerRecord:

@@ -15,10 +15,18 @@ from deadunits_tb.reading.history import RunHistory
 from deadunits_tb.reading.listing import RunTags, Source, Tag
 from deadunits_tb.reading.notes import Notes
 from deadunits_tb.reading.phrases import count
-from deadunits_tb.reading.series import Arrays, StatesSeries, StatisticsSeries, SummarySeries, array_cache, of_tag
+from deadunits_tb.reading.series import (
+    Arrays,
+    CertificatesSeries,
+    StatesSeries,
+    StatisticsSeries,
+    SummarySeries,
+    array_cache,
+    of_tag,
+)
 from deadunits_tb.run_record import RunInfo
 
-Series = StatesSeries | StatisticsSeries | SummarySeries
+Series = StatesSeries | StatisticsSeries | CertificatesSeries | SummarySeries
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +184,9 @@ class RunReader:
         states = [one for one in opened if isinstance(one, StatesSeries)]
         summaries = [one for one in opened if isinstance(one, SummarySeries)]
         statistics = [one for one in opened if isinstance(one, StatisticsSeries)]
-        for info, damage in [(one.info, one.damage) for one in opened if not isinstance(one, StatisticsSeries)]:
+        certificates = [one for one in opened if isinstance(one, CertificatesSeries)]
+        damaged: list[StatesSeries | SummarySeries] = [*states, *summaries]
+        for info, damage in [(one.info, one.damage) for one in damaged]:
             if damage:
                 notes.add(f"{of_tag(info)}: {count(len(damage), 'record')} left out: {damage[0]}")
         facts = run_info(summaries)
@@ -190,14 +200,16 @@ class RunReader:
             version=tags.version,
             info=facts,
             records=run_records(summaries, limits),
-            layers=layer_histories(states, statistics, limits, facts.thresholds, self._arrays, notes.add),
-            notes=Notes(notes, *(one.notes for one in statistics)),
+            layers=layer_histories(states, statistics, certificates, limits, facts.thresholds, self._arrays, notes.add),
+            notes=Notes(notes, *(one.notes for one in statistics), *(one.notes for one in certificates)),
         )
 
     def _open(self, tag: Tag, before: Series | None, ctx: Any, experiment_id: str) -> Series:
         read = partial(self._source.read, ctx, experiment_id, tag)
         if tag.info.kind == "statistics":
             return StatisticsSeries(tag.info, tag.last_step, read, self._arrays)
+        if tag.info.kind == "certificates":
+            return CertificatesSeries(tag.info, read)
         if tag.info.kind == "summary":
             return SummarySeries(tag.info, read())
         return StatesSeries(tag.info, read(), self._arrays, before if isinstance(before, StatesSeries) else None)

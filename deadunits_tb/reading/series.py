@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deadunits_tb import codec
+from deadunits_tb.certificate import Certificates
 from deadunits_tb.codec import Bits, StatesBlock
 from deadunits_tb.errors import FormatError
 from deadunits_tb.metadata import TagInfo
@@ -218,6 +219,43 @@ class StatisticsSeries:
         bits = np.array([point.value for point in kept], np.uint16)
         _quieten(bits)
         return np.array([point.step for point in kept], np.int64), bits.reshape(-1, *self._shape)
+
+
+class CertificatesSeries:
+    """Certificates of one range of units over one range of records, read from the provider when they are asked for.
+
+    Args:
+        info: What the tag holds.
+        read: Reads its data; raises FormatError if that cannot be done.
+
+    Attributes:
+        info: What the tag holds.
+        notes: What was left out; known once it was read.
+    """
+
+    def __init__(self, info: TagInfo, read: Callable[[], Iterable[Point]]) -> None:
+        self.info, self.notes = info, Notes()
+        self._read = read
+        self._points: list[Point] | None = None
+
+    def until(self, step: int) -> tuple[int, Certificates] | None:
+        """The step of the last record up to a step, and what it holds; None where there is none."""
+        if self._points is None:
+            try:
+                self._points = in_order(self._read())
+            except FormatError as error:  # not kept: the next call tries again
+                self._leave_out(error)
+                return None
+        for point in reversed(self._points):
+            if point.step <= step:
+                try:
+                    return point.step, codec.decode_certificates(point.payload, self.info.units)
+                except FormatError as error:
+                    self._leave_out(error)
+        return None
+
+    def _leave_out(self, error: FormatError) -> None:
+        self.notes.add(f"{of_tag(self.info)}: certificates left out: {error}")
 
 
 def _quieten(bits: Bits) -> None:

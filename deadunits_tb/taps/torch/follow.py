@@ -22,6 +22,7 @@ from deadunits_tb.taps.torch import activation_calls as calls
 from deadunits_tb.taps.torch import places
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.layers import Survey, UnitLayer, with_loose_weight
+from deadunits_tb.taps.torch.ranges import Ranges
 from deadunits_tb.taps.torch.reductions import Place
 from deadunits_tb.units import Witness
 
@@ -142,13 +143,15 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         sink: Takes what is seen.
         frame: In which the pass runs: once it has returned, nothing is followed any more. None where the pass is ended
             for certain.
+        ranges: Told of each call on what layers give, None if no layer has silent units.
     """
 
-    def __init__(self, survey: Survey, sink: Sink, frame: FrameType | None) -> None:
+    def __init__(self, survey: Survey, sink: Sink, frame: FrameType | None, ranges: Ranges | None = None) -> None:
         super().__init__()
         self._survey = survey
         self._sink = sink
         self.frame = frame
+        self._ranges = ranges
         self._tags: dict[int, tuple[weakref.ref[Any], list[Passage]]] = {}
         self._loose: dict[int, UnitLayer] = {}
         self._examples_of_rows: dict[int, int] = {}
@@ -182,6 +185,8 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         except Exception as error:
             self.failure = error
         out = func(*args, **kwargs)
+        if self._ranges is not None:
+            self._ranges.see(func, args, kwargs, out)
         if self.failure is None:
             try:
                 if tells:

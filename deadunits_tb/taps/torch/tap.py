@@ -24,11 +24,13 @@ from deadunits_tb.capture import packed
 from deadunits_tb.capture.messages import say
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
+from deadunits_tb.certificate import Certificates
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.compiled import LATE, Call, CompiledModules, Repeated
 from deadunits_tb.taps.torch.distributed import Follower, Processes
 from deadunits_tb.taps.torch.follow import Follow
 from deadunits_tb.taps.torch.layers import UnitLayer, renamed, signature, survey
+from deadunits_tb.taps.torch.ranges import Ranges
 from deadunits_tb.taps.torch.reductions import Reductions, value_summary
 from deadunits_tb.taps.torch.step import LayerStep, Packed, StepSums, known_consumers, pack
 from deadunits_tb.taps.torch.weights import WeightWatch
@@ -60,6 +62,7 @@ class Finished:
     own: float
     seconds: float
     merged: tuple[dict[str, float], dict[str, Any], list[packed.Call], frozenset[int]] | None = None
+    proofs: Callable[[], Mapping[str, Certificates]] | None = None
 
 
 class OwnTime:
@@ -127,6 +130,7 @@ class UnitTap:
             monitor.skip(name, reason)
         self._reductions = Reductions()
         self._weights = WeightWatch()
+        self._ranges = Ranges()
         self._local = threading.local()
         self._passes: list[Pass] = []
         self._compiled = CompiledModules(self._call_wanted, self._step_aside, self._fail, model)
@@ -189,7 +193,7 @@ class UnitTap:
                     return None
                 assert self._sums is not None
                 self._avoid_late_compiled()
-                opened = Pass(Follow(self._survey, self._sums, frame))
+                opened = Pass(Follow(self._survey, self._sums, frame, self._ranges.of_pass()))
                 self._passes.append(opened)
                 stack.append(opened)
                 self._hook_modules(opened, lambda module: id(module) not in self._compiled.inside)
@@ -329,7 +333,7 @@ class UnitTap:
             self._compiled.repeating = False
 
     def _repeat(self, call: Call, sink: Repeated) -> None:
-        opened = Pass(Follow(self._survey, sink, None))
+        opened = Pass(Follow(self._survey, sink, None, self._ranges.of_pass()))
         inside = {id(module) for module in call.module.modules()}
         with call.as_it_was():
             try:
@@ -427,6 +431,8 @@ class UnitTap:
         ready = pack(finished.numbers | numbers, finished.fields | tensors, layer_calls, relu_like)
         finished.sums.close()
         self._handed_over = finished.step
+        if finished.proofs is not None and isinstance(self._monitor, Monitor):
+            self._monitor.proofs.wait(finished.proofs)
         self._give(finished, ready)
 
     def _give(self, finished: Finished, ready: Packed) -> None:
@@ -479,6 +485,8 @@ class UnitTap:
                 )
                 if self._looks and signature(self._model) != self._survey.signature:
                     self._survey = renamed(survey(self._model, self._chosen, self._outputs), self._survey)
+                if together is None and isinstance(self._monitor, Monitor):
+                    self._ranges.begin(self.step, self._monitor.silent_units, self._survey.watched)
         return self._decided
 
     def _prepare(self, inputs: Sequence[Any]) -> None:
@@ -511,6 +519,7 @@ class UnitTap:
                 self._repeat_calls()
                 if self._looks:
                     self._before = self._weights.before(self._layers())
+                    self._ranges.before_step()
                     if not _closure(args, kwargs):
                         self._look_at_gradients()
                 if self._compiled.any and _closure(args, kwargs):
@@ -595,7 +604,10 @@ class UnitTap:
             self._fail(sums.failure)
             return
         self._look_around(sums, moved=moved)
-        self._finished = Finished(step, sums, self._fields, self._numbers, self._looks, self._clock.take(), seconds)
+        proofs = self._ranges.after_step(self._optimizer) if self._looks and moved else None
+        self._finished = Finished(
+            step, sums, self._fields, self._numbers, self._looks, self._clock.take(), seconds, None, proofs
+        )
         self._new_step()
 
     def _finish_together(self, together: Processes, step: int, seconds: float, *, moved: bool) -> None:
