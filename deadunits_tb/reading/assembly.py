@@ -60,11 +60,11 @@ def run_info(summaries: Sequence[SummarySeries]) -> RunInfo | None:
 def layer_histories(
     states: Iterable[StatesSeries],
     statistics: Iterable[StatisticsSeries],
-    certificates: Sequence[CertificatesSeries],
     limits: Limits,
     thresholds: Thresholds,
     arrays: Arrays,
     note: Note,
+    certificates: Sequence[CertificatesSeries] = (),
 ) -> dict[str, LayerHistory]:
     """One history for each layer that has records, in the model's order."""
     by_layer: dict[str, list[StatesSeries]] = defaultdict(list)

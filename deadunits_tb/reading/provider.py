@@ -200,7 +200,7 @@ class RunReader:
             version=tags.version,
             info=facts,
             records=run_records(summaries, limits),
-            layers=layer_histories(states, statistics, certificates, limits, facts.thresholds, self._arrays, notes.add),
+            layers=layer_histories(states, statistics, limits, facts.thresholds, self._arrays, notes.add, certificates),
             notes=Notes(notes, *(one.notes for one in statistics), *(one.notes for one in certificates)),
         )
 
