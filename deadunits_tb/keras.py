@@ -22,6 +22,7 @@ from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.revive.keras import ReviveCallback, revive
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras.parts import model_parts
 from deadunits_tb.taps.keras.tap import UnitTap, backend_facts, check_backend
 from deadunits_tb.thresholds import Thresholds
 
@@ -245,7 +246,12 @@ def _alarm_function(
 def _run_info(model: keras.Model, thresholds: Thresholds, every: int | None) -> RunInfo:
     framework, versions = backend_facts()
     return RunInfo(
-        framework=framework, versions=versions, optimizer=_optimizer_facts(model), thresholds=thresholds, every=every
+        framework=framework,
+        versions=versions,
+        optimizer=_optimizer_facts(model),
+        thresholds=thresholds,
+        every=every,
+        model=model_parts(model),
     )
 
 

@@ -10,6 +10,25 @@ from deadunits_tb.units import LayerInfo
 
 
 @dataclass(frozen=True, slots=True)
+class ModelPart:
+    """A layer or module of the model, whether it has units or not: dropout and normalisation are parts, too.
+
+    Attributes:
+        name: The framework's own path of it.
+        kind: The class, such as ``"Dropout"``.
+        settings: What it was made with, as far as that is texts and numbers, such as ``p`` and ``kernel_initializer``.
+    """
+
+    name: str
+    kind: str
+    settings: Mapping[str, str | float] = field(default_factory=dict)
+
+
+MODEL_PARTS = 2000
+"""Parts of a model that are written at most."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """Facts of a run that do not change.
 
@@ -20,6 +39,7 @@ class RunInfo:
         thresholds: In force while writing.
         layers: Known when the run began, in the model's order.
         every: Observation interval that the user fixed, None where the monitor chooses.
+        model: What the model is made of, in its order, at most :data:`MODEL_PARTS`; empty if unknown.
     """
 
     framework: str = "numpy"
@@ -28,6 +48,7 @@ class RunInfo:
     thresholds: Thresholds = field(default_factory=Thresholds)
     layers: tuple[LayerInfo, ...] = ()
     every: int | None = None
+    model: tuple[ModelPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.compiled import Around, check_compiled, compiled_parts
 from deadunits_tb.taps.torch.distributed import Follower, Processes, group_of
 from deadunits_tb.taps.torch.layers import survey
+from deadunits_tb.taps.torch.parts import model_parts
 from deadunits_tb.taps.torch.tap import FRAMEWORK, UnitTap
 from deadunits_tb.thresholds import Thresholds
 
@@ -113,6 +114,7 @@ def watch(
         optimizer=_optimizer_facts(inner),
         thresholds=numbers,
         every=every,
+        model=model_parts(root),
     )
     monitor: Monitor | Follower = Follower()
     if processes is None or processes.first:

@@ -17,7 +17,7 @@ from deadunits_tb import codec, metadata
 from deadunits_tb.codec import StatesBlock
 from deadunits_tb.metadata import RECORD_BLOCK, UNIT_BLOCK, TagInfo
 from deadunits_tb.record import Evidence, LayerRecord, Memory, Window
-from deadunits_tb.run_record import EVENT_UNITS, InputSummary, RunEvent, RunInfo, RunRecord
+from deadunits_tb.run_record import EVENT_UNITS, MODEL_PARTS, InputSummary, ModelPart, RunEvent, RunInfo, RunRecord
 from deadunits_tb.units import LayerInfo, UnitState
 from test_codec import layer_records
 
@@ -178,7 +178,9 @@ def test_the_example_says_what_its_bytes_mean():
     assert block.memory.since.tolist() == [10, 10, 90, 10]
 
 
-@pytest.mark.parametrize("kind", [LayerInfo, RunInfo, RunRecord, RunEvent, InputSummary, Window, Evidence, Memory])
+@pytest.mark.parametrize(
+    "kind", [LayerInfo, RunInfo, ModelPart, RunRecord, RunEvent, InputSummary, Window, Evidence, Memory]
+)
 def test_every_field_is_described(kind):
     described = " ".join(re.findall(r"`[^`]*`", PAGE))
     for field in dataclasses.fields(kind):
@@ -190,13 +192,18 @@ def test_every_field_is_described(kind):
 def test_every_key_that_is_written_is_described():
     layer = LayerInfo("dense", "Dense", 0, 5)
     metas = [
-        TagInfo("summary", run=RunInfo(layers=(layer,))),
+        TagInfo("summary", run=RunInfo(layers=(layer,), model=(ModelPart("0", "Dropout", {"p": 0.5}),))),
         TagInfo("states", layer, 0, 5),
         TagInfo("statistics", layer, 0, 5, 0, ("mean",)),
     ]
     run_record = RunRecord(1, 2.0, 3, 4, 5, events=(RunEvent(1, "revived", "dense", 1, (3,), "dead"),))
     written = [json.loads(metadata.make(meta).plugin_data.content) for meta in metas]
-    written += [written[0]["run"], written[1]["layer"], json.loads(zlib.decompress(codec.encode_run(run_record)))]
+    written += [
+        written[0]["run"],
+        written[0]["run"]["model"][0],
+        written[1]["layer"],
+        json.loads(zlib.decompress(codec.encode_run(run_record))),
+    ]
     written += written[-1]["events"]
     for values in written:
         for key in values:
@@ -209,5 +216,6 @@ def test_numbers_and_names_on_the_page_are_those_of_the_code():
     assert f"{UNIT_BLOCK:,} units" in PAGE
     assert f"at most {RECORD_BLOCK} records" in PAGE
     assert f"{metadata.MAX_UNITS:,}" in PAGE
+    assert f"at most {MODEL_PARTS:,}, also those without units" in PAGE
     assert f"the first {EVENT_UNITS:,} of them" in PAGE
     assert f'plugin_name = "{metadata.PLUGIN_NAME}"' in PAGE

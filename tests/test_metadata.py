@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deadunits_tb import metadata
 from deadunits_tb.errors import FormatError, FutureVersionError
 from deadunits_tb.metadata import MAX_UNITS, UNIT_BLOCK, TagInfo
-from deadunits_tb.run_record import RunInfo
+from deadunits_tb.run_record import ModelPart, RunInfo
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo
 
@@ -33,14 +33,16 @@ layers = st.builds(
     weight_delta=st.sampled_from(["exact", "projection", "none"]),
 )
 numbers = st.floats(allow_nan=False)
+facts = st.dictionaries(names, names.filter(lambda text: text not in ("NaN", "Infinity", "-Infinity")) | numbers)
 runs = st.builds(
     RunInfo,
     framework=names,
     versions=st.dictionaries(names, names),
-    optimizer=st.dictionaries(names, names.filter(lambda text: text not in ("NaN", "Infinity", "-Infinity")) | numbers),
+    optimizer=facts,
     thresholds=st.builds(Thresholds, dead_examples=st.integers(256, 2**53), dead_gradient=st.floats(0, 1)),
     layers=st.lists(layers, unique_by=lambda layer: layer.name, max_size=2).map(tuple),
     every=st.none() | st.integers(1, 10**9),
+    model=st.lists(st.builds(ModelPart, names, names, facts), max_size=3).map(tuple),
 )
 LAYER = LayerInfo("dense", "Dense", 3, 40_000, "relu")
 

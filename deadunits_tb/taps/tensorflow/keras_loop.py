@@ -33,6 +33,7 @@ from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.consumers import outgoing_weights
 from deadunits_tb.taps.keras.follow import Follower, StepTrace, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights, survey
+from deadunits_tb.taps.keras.parts import model_parts
 from deadunits_tb.taps.keras.tap import UnitTap
 from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
 from deadunits_tb.taps.merge import join, merge_vectors
@@ -681,6 +682,7 @@ def watching(
         optimizer=optimizer_facts(inner),
         thresholds=thresholds,
         every=every,
+        model=model_parts(model),
     )
     monitor: Any = SilentMonitor()
     if worker(model.distribute_strategy) == 0:
