@@ -132,7 +132,9 @@ STATISTICS: tuple[Statistic, ...] = (
 )
 STATISTIC_BY_NAME = {statistic.name: statistic for statistic in STATISTICS}
 
-RELU_LIKE = frozenset({"relu", "relu6", "crelu", "threshold", "squared_relu"})
+LOOKUP = "lookup"
+"""In place of an activation function: the units are rows of a table, and fire where they are looked up."""
+RELU_LIKE = frozenset({"relu", "relu6", "crelu", "threshold", "squared_relu", LOOKUP})
 """Activation functions whose output is exactly zero where the unit does not fire, with exactly zero gradient."""
 BOUNDED = frozenset({"tanh", "sigmoid", "hard_sigmoid", "hard_tanh", "softsign", "relu6"})
 """Activation functions that can saturate at a bound."""

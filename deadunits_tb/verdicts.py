@@ -24,7 +24,7 @@ from deadunits_tb.record import (
     reference_rate,
 )
 from deadunits_tb.thresholds import Thresholds
-from deadunits_tb.units import BOUNDED, BY_SEVERITY, SEVERITY, LayerInfo, UnitState
+from deadunits_tb.units import BOUNDED, BY_SEVERITY, LOOKUP, SEVERITY, LayerInfo, UnitState
 
 Mask = npt.NDArray[np.bool_]
 
@@ -97,6 +97,8 @@ def candidates(
     fired = statistics.get("active_fraction")
     if fired is None:
         found[:] = UnitState.UNKNOWN
+    elif info.activation_function == LOOKUP:
+        return _lookup(window, fired, evidence, finite, t)
     elif judges_silence(info):
         found[_sparse(window, fired, evidence, t)] = UnitState.SPARSE
         found[_dormant(info, statistics, fired, finite, t)] = UnitState.DORMANT
@@ -119,7 +121,7 @@ def candidates(
 
 def judges_silence(info: LayerInfo) -> bool:
     """Whether not firing means anything: there is an activation function, and no output layer's right to be silent."""
-    return info.nonlinear and (info.role == "hidden" or info.relu_like)
+    return info.nonlinear and info.activation_function != LOOKUP and (info.role == "hidden" or info.relu_like)
 
 
 def signal_known(info: LayerInfo, statistics: Statistics) -> bool:
@@ -261,6 +263,16 @@ def _stagnant(window: Window, statistics: Statistics, fired: Float | None, t: Th
     return still if fired is None else still & (fired > 0)
 
 
+def _lookup(window: Window, fired: Float, evidence: Evidence, finite: Mask, t: Thresholds) -> Byte:
+    """Rows of a table: of one never looked up nothing is known, and nothing is wrong with one that seldom is."""
+    found = np.where(_sparse(window, fired, evidence, t), UnitState.SPARSE, UnitState.ACTIVE).astype(np.uint8)
+    found[(evidence.last_active_step < 0) | (window.examples_seen < t.unknown_examples)] = UnitState.UNKNOWN
+    if not window.trainable:
+        found[:] = UnitState.FROZEN
+    found[~finite] = UnitState.NON_FINITE
+    return found
+
+
 def _sparse(window: Window, fired: Float, evidence: Evidence, t: Thresholds) -> Mask:
     """By the recent rate: a window of 64 examples cannot tell whether a unit fires on 0.5 % or on 3 % of them."""
     rare = fired < REFERENCE_SHARE
@@ -311,7 +323,8 @@ def _constant(
     with np.errstate(invalid="ignore"):  # Inf - Inf: such units are non-finite anyway
         rounding = _BFLOAT16_STEP * np.maximum(np.abs(low), np.abs(high))
         flat = (std <= spread) & (high - low <= spread + rounding)
-    return flat & (fired > 0) if info.nonlinear else flat
+    # Of outputs a class that is never wanted may be silent for good: of a softmax, too, constant is what fires.
+    return flat if info.activation_function in (None, "linear") else flat & (fired > 0)
 
 
 def _saturated(info: LayerInfo, statistics: Statistics, t: Thresholds) -> Mask | slice:

@@ -13,7 +13,7 @@ import numpy as np
 from deadunits_tb.reading.moment import Moment
 from deadunits_tb.reading.phrases import count, listing, measured, percent, percent_bound
 from deadunits_tb.record import NEVER, REFERENCE_SHARE, recent_rate, reference_rate
-from deadunits_tb.units import UnitState
+from deadunits_tb.units import LOOKUP, UnitState
 from deadunits_tb.verdicts import chance_of_loss, judges_silence, recent_examples
 
 Comparison = Literal["at least", "at most", "below", "above", "equal to"]
@@ -255,6 +255,8 @@ def _unknown(m: Moment, unit: int) -> Ground:
         )
     if m.statistics.names and m.statistics.get("active_fraction") is None:
         return "its activation was not recorded", []
+    if m.info.activation_function == LOOKUP:
+        return f"was not looked up in any of the {count(seen, 'example')} seen", []
     return f"not enough records so far agree on a verdict ({count(seen, 'example')} seen)", []
 
 

@@ -16,6 +16,7 @@ from deadunits_tb.capture.activation_functions import field_name
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.distributed import is_sharded
+from deadunits_tb.units import LOOKUP
 
 NORMS = (torch_private.BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []))
 RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
@@ -244,7 +245,7 @@ def describe(module: Any, name: str, *, examples: int = 0) -> UnitLayer:
     if isinstance(module, (*RECURRENT, *CELLS)):
         return _describe_recurrent(module, name)
     if isinstance(module, EMBEDDINGS):
-        return UnitLayer(module, name, ((Weights(module.weight, _first_axis),),), rows=True, function="threshold")
+        return UnitLayer(module, name, ((Weights(module.weight, _first_axis),),), rows=True, function=LOOKUP)
     incoming: tuple[tuple[Weights, ...], ...] = ()
     weight = vars(module).get("_parameters", {}).get("weight")
     if weight is not None:
