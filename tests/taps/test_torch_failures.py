@@ -39,7 +39,7 @@ PLACES = {
     "weights after": (WeightWatch, "around"),
     "outgoing weights": (WeightWatch, "outgoing"),
     "learning rate": (TAP, "_learning_rate"),
-    "packing": (torch_tap, "pack"),
+    "packing": (torch_step.StepSums, "fields"),
     "what is known of layers": (TAP, "_info"),
     "unpacking": (packed, "unpack"),
     "fetching": (torch_step.Packed, "fetch"),

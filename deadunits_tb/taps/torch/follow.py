@@ -9,6 +9,7 @@ call, so functions that work in place are safe. Tags hold weak references: an ``
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from deadunits_tb.taps.torch import places
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.layers import Survey, UnitLayer, with_loose_weight
 from deadunits_tb.taps.torch.ranges import Ranges
-from deadunits_tb.taps.torch.reductions import Place
+from deadunits_tb.taps.torch.reductions import Place, Sums
 from deadunits_tb.units import Witness
 
 T = torch.Tensor
@@ -46,7 +47,7 @@ class Tap:
 
     layer: UnitLayer
     place: Place
-    sums: dict[str, Any] | None = None
+    sums: Sums | None = None
     gradient: Any = None
     arrivals: int = 0
     scale: Any = None
@@ -143,11 +144,20 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         sink: Takes what is seen.
         frame: In which the pass runs: once it has returned, nothing is followed any more. None where the pass is ended
             for certain.
+        clock: Runs while we work.
         ranges: Told of each call on what layers give, None if no layer has silent units.
     """
 
-    def __init__(self, survey: Survey, sink: Sink, frame: FrameType | None, ranges: Ranges | None = None) -> None:
+    def __init__(
+        self,
+        survey: Survey,
+        sink: Sink,
+        frame: FrameType | None,
+        clock: contextlib.AbstractContextManager[None],
+        ranges: Ranges | None = None,
+    ) -> None:
         super().__init__()
+        self._clock = clock
         self._survey = survey
         self._sink = sink
         self.frame = frame
@@ -181,7 +191,8 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
             self.failure = error
             return func(*args, **kwargs)
         try:
-            before = self._before(func, args, kwargs, seen)
+            with self._clock:
+                before = self._before(func, args, kwargs, seen)
         except Exception as error:
             self.failure = error
         out = func(*args, **kwargs)
@@ -189,9 +200,10 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
             self._ranges.see(func, args, kwargs, out)
         if self.failure is None:
             try:
-                if tells:
-                    self._learn_rows(func, args, kwargs, out)
-                self._after(func, args, kwargs, seen, before, out)
+                with self._clock:
+                    if tells:
+                        self._learn_rows(func, args, kwargs, out)
+                    self._after(func, args, kwargs, seen, before, out)
             except Exception as error:
                 self.failure = error
         return out
@@ -238,11 +250,12 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         if self._inside or self.failure is not None or not self.live:
             return
         try:
-            if layer.rows:
-                self._look_up(layer, args)
-                return
-            first = output[0] if isinstance(output, tuple) else output
-            self.begin(layer, first)
+            with self._clock:
+                if layer.rows:
+                    self._look_up(layer, args)
+                    return
+                first = output[0] if isinstance(output, tuple) else output
+                self.begin(layer, first)
         except Exception as error:
             self.failure = error
 
@@ -265,7 +278,8 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         if self._inside > 1 or self.failure is not None or not args:
             return
         try:
-            self._activation = self._end_trails(args[0], self._at(args[0]), function)
+            with self._clock:
+                self._activation = self._end_trails(args[0], self._at(args[0]), function)
         except Exception as error:
             self.failure = error
 
@@ -275,7 +289,8 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         if self._inside or self.failure is not None:
             return
         try:
-            self._look(output, self._activation)
+            with self._clock:
+                self._look(output, self._activation)
         except Exception as error:
             self.failure = error
 

@@ -7,6 +7,7 @@ computed on the way goes into a scratch tensor that is used again and again (``b
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -17,11 +18,27 @@ import torch
 
 from deadunits_tb.capture.packed import SQUARE_SCALE
 
-Sums = dict[str, Any]
 _BLOCK = 1 << 17
 """Numbers in a block: with the scratch one MiB, about half of what a core's own cache holds."""
+_FAR_FROM_ZERO = 1e-30
+"""Sums of squares below this have perhaps lost digits, or all of them."""
 _MOST_SCRATCHES = 64
 """Shapes for which a scratch tensor is kept; all are views of the same memory."""
+
+
+Fields = dict[str, Any]
+
+
+class Sums(dict[str, Any]):
+    """Field to its values: two numbers, and tensors ``[units]``.
+
+    Attributes:
+        rows: Of the matrix.
+        matrix: ``[rows, units]``, which the tensors are views of; None where some are not.
+    """
+
+    rows: tuple[str, ...] = ()
+    matrix: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +123,23 @@ class Rows:
         """Positions of all examples."""
         return self.examples * (1 if self.positions is None else int(self.values.shape[self.positions]))
 
+    @property
+    def units(self) -> int:
+        """How many."""
+        return int(self.values.shape[1 if self.positions == 2 else -1])
+
+    @property
+    def small(self) -> bool:
+        """Whether all can be reduced at once: on other devices than the CPU calls cost more than memory does."""
+        return bool(self.values.device.type != "cpu" or self.values.numel() <= _BLOCK)
+
     def first(self) -> Any:
         """``[units]``: at the first position."""
-        values = self.values[0] if self.positions is None else self.values.select(self.positions, 0)[0]
-        return values.to(torch.float32, copy=True)
+        return self.values[0] if self.positions is None else self.values.select(self.positions, 0)[0]
 
     def parts(self) -> Iterator[tuple[slice, list[Any]]]:
         """Units, and the blocks of all that is theirs, each ``[examples, ...]``."""
         values = self.values
-        if values.device.type != "cpu" or values.numel() <= _BLOCK:  # elsewhere calls cost more than memory does
-            yield slice(None), [values]
-            return
         axis = 1 if self.positions == 2 else values.dim() - 1
         units = values.shape[axis]
         each = values[0].numel()
@@ -161,77 +184,95 @@ class Reductions:
             :meth:`deadunits_tb.taps.tensorflow.reductions.Reductions.activation_sums` says.
         """
         rows = Rows.of(tensor.detach(), place)
-        sums: Sums = {"examples": rows.examples, "positions": rows.count}
+        sums = Sums(examples=rows.examples, positions=rows.count)
         if not rows.count:
             return sums
-        sums["shift"] = shift = rows.first() if shift is None else shift
+        names = _NAMES[relu_like, limits[1] < math.inf]
+        matrix = torch.empty((len(names), rows.units), dtype=torch.float32, device=rows.values.device)
+        found = dict(zip(names, matrix.unbind(0), strict=True))
+        sums |= found
+        if shift is None:
+            sums.rows, sums.matrix = names, matrix
+            shift = found.pop("shift").copy_(rows.first())
+        else:
+            sums["shift"] = shift
+            del found["shift"]
         limit: Any = 0.0
         if not relu_like:
             if scale is None:  # at the first record only
-                moments = _of_all(rows, lambda block, some: self._moments(block, rows.positions, shift[some], False))
-                scale = _root_mean_square(sums | moments)
+                moments = {name: found[name] for name in ("sum", "squares")}
+                self._reduce(rows, shift, moments, functools.partial(_moments, relu_like=False))
+                scale = _root_mean_square(sums)
             limit = fired_scale * scale
+        elif not rows.small:
+            del found["min"]
 
-        def reduced(block: Any, some: slice) -> Sums:
-            moments = self._moments(block, rows.positions, shift[some], relu_like)
-            return moments | self._firing(block, rows.positions, limit, limits, relu_like)
+        def all_of(values: Any, shift: Any, positions: int | None, scratch: Any, out: Fields) -> None:
+            _moments(values, shift, positions, scratch, out, relu_like=relu_like)
+            _firing(values, limit, limits, positions, scratch, out, relu_like=relu_like)
 
-        sums |= _of_all(rows, reduced)
-        if relu_like:
-            sums["min"] = _smallest_of_relu(rows, sums)
+        self._reduce(rows, shift, found, all_of)
+        if "min" not in found:
+            _smallest_of_relu(rows, sums)
         return sums
 
-    def gradient_squares(self, gradient: Any, place: Place) -> Any:
+    def gradient_squares(self, gradient: Any, place: Place, loss_scale: Any = None) -> Any:
         """``[units]``: sum of the squares of a gradient times :data:`~deadunits_tb.capture.packed.SQUARE_SCALE`.
 
         Args:
             gradient: Of the loss.
             place: Of the units.
+            loss_scale: What the loss was multiplied by, a tensor; undone before the square, which it could make Inf.
         """
         rows = Rows.of(gradient.detach(), place)
-        axes = _AXES[rows.positions]
+        if loss_scale is not None or rows.values.device.type != "cpu":
+            return self._scaled_squares(
+                rows, SQUARE_SCALE if loss_scale is None else SQUARE_SCALE / loss_scale.to(rows.values.device)
+            )
+        # A pass over the gradient is saved where squares are far from the smallest numbers there are.
+        found = torch.empty(rows.units, dtype=torch.float32)
+        self._reduce(rows, found, {"squares": found}, _squares)
+        few = (found < _FAR_FROM_ZERO).nonzero().flatten()  # mostly of dead units, whose gradient is exactly zero
+        found.mul_(SQUARE_SCALE).mul_(SQUARE_SCALE)
+        if len(few):
+            chosen = rows.values.index_select(1 if rows.positions == 2 else rows.values.dim() - 1, few)
+            found[few] = self._scaled_squares(Rows(chosen, rows.positions), SQUARE_SCALE)
+        return found
 
-        def squares(block: Any, some: slice) -> Sums:
-            scratch = self._scratch(block)
-            torch.mul(block.float(), SQUARE_SCALE, out=scratch)
-            return {"squares": scratch.mul_(scratch).sum(axes)}
+    def _scaled_squares(self, rows: Rows, factor: Any) -> Any:
+        found = torch.empty(rows.units, dtype=torch.float32, device=rows.values.device)
 
-        return _of_all(rows, squares)["squares"]
+        def squares(values: Any, _: Any, positions: int | None, scratch: Any, out: Fields) -> None:
+            torch.mul(values, factor, out=scratch)
+            torch.sum(scratch.mul_(scratch), _AXES[positions], out=out["squares"])
+
+        self._reduce(rows, found, {"squares": found}, squares)
+        return found
+
+    def _reduce(self, rows: Rows, shift: Any, found: Fields, reduce: Callable[..., None]) -> None:
+        """Reduce block by block, and put together what all of them give.
+
+        Args:
+            rows: What there is to reduce.
+            shift: ``[units]``, handed on to ``reduce``.
+            found: ``[units]`` tensors by name, to be filled.
+            reduce: Fills such tensors from ``values, shift, positions, scratch``, for a block.
+        """
+        if rows.small:
+            reduce(rows.values.float(), shift, rows.positions, self._scratch(rows.values), found)
+            return
+        for some, blocks in rows.parts():
+            here = {name: values[some] for name, values in found.items()}
+            parts = torch.empty((len(found), len(blocks), len(shift[some])), dtype=torch.float32)
+            for block, part in zip(blocks, parts.unbind(1), strict=True):
+                out = dict(zip(here, part.unbind(0), strict=True))
+                reduce(block.float(), shift[some], rows.positions, self._scratch(block), out)
+            for (name, values), part in zip(here.items(), parts, strict=True):
+                _PUT_TOGETHER.get(name, torch.sum)(part, 0, out=values)
 
     def release(self) -> None:
         """Let go of the scratch tensors."""
         self._local = threading.local()
-
-    def _moments(self, block: Any, positions: int | None, shift: Any, relu_like: bool) -> Sums:
-        axes, scratch = _AXES[positions], self._scratch(block)
-        values = block.float()
-        torch.sub(values, shift[:, None] if positions == 2 else shift, out=scratch)
-        total = (values if relu_like else scratch).sum(axes)
-        return {"sum": total, "squares": scratch.mul_(scratch).sum(axes)}
-
-    def _firing(
-        self, block: Any, positions: int | None, limit: Any, limits: tuple[float, float], relu_like: bool
-    ) -> Sums:
-        axes, scratch = _AXES[positions], self._scratch(block)
-        values, (low, high) = block.float(), limits
-        peak = values if positions is None else values.amax(positions)  # of each example
-        found = {"max": peak.amax(0)}
-        if relu_like:
-            found["fired_positions"] = torch.gt(values, 0, out=scratch).sum(axes)
-        else:
-            smallest = values if positions is None else values.amin(positions)
-            found["min"] = smallest.amin(0)
-            found["sum_abs"] = torch.abs(values, out=scratch).sum(axes)
-            found["fired_positions"] = torch.gt(scratch, limit, out=scratch).sum(axes)
-            peak = None if positions is None else torch.maximum(peak, -smallest)
-        if high < math.inf:
-            found["saturated"] = torch.ge(values, high, out=scratch).sum(axes)
-            if low > -math.inf:
-                found["saturated"] += torch.le(values, low, out=scratch).sum(axes)
-        found["fired_examples"] = found["fired_positions"]
-        if positions is not None:
-            found["fired_examples"] = (peak > limit).to(torch.float32).sum(0)
-        return found
 
     def _scratch(self, block: Any) -> Any:
         """A tensor to write on, laid out in memory as a block is."""
@@ -261,7 +302,7 @@ def merge_sums(one: Sums, other: Sums) -> Sums:
         return other
     if not other["positions"]:
         return one
-    both = {name: values + other[name] for name, values in one.items()}
+    both = Sums({name: values + other[name] for name, values in one.items()})
     both["shift"] = one["shift"]
     both["min"], both["max"] = torch.minimum(one["min"], other["min"]), torch.maximum(one["max"], other["max"])
     return both
@@ -283,31 +324,70 @@ _AXES: dict[int | None, int | tuple[int, int]] = {None: 0, 1: (0, 1), 2: (0, 2)}
 """All but that of the units, by the axis of the positions."""
 
 
-def _of_all(rows: Rows, reduce: Callable[[Any, slice], Sums]) -> Sums:
-    """Reduce block by block, and put together what all of them give."""
-    parts = []
-    for some, blocks in rows.parts():
-        found = [reduce(block, some) for block in blocks]
-        parts.append(found[0] if len(found) == 1 else {name: _put_together(name, found) for name in found[0]})
-    return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+_PUT_TOGETHER = {"min": torch.amin, "max": torch.amax}
+_COMMON = ("sum", "squares", "fired_positions", "fired_examples", "max", "min", "shift")
+_NAMES = {
+    (relu_like, bounded): (() if relu_like else ("sum_abs",)) + (("saturated",) if bounded else ()) + _COMMON
+    for relu_like in (False, True)
+    for bounded in (False, True)
+}
 
 
-def _put_together(name: str, found: list[Sums]) -> Any:
-    values = torch.stack([sums[name] for sums in found])
-    return values.amin(0) if name == "min" else values.amax(0) if name == "max" else values.sum(0)
+def _moments(values: Any, shift: Any, positions: int | None, scratch: Any, out: Fields, *, relu_like: bool) -> None:
+    axes = _AXES[positions]
+    torch.sub(values, shift[:, None] if positions == 2 else shift, out=scratch)
+    torch.sum(values if relu_like else scratch, axes, out=out["sum"])
+    torch.sum(scratch.mul_(scratch), axes, out=out["squares"])
 
 
-def _smallest_of_relu(rows: Rows, sums: Sums) -> Any:
-    """``[units]``: zero where a unit did not fire somewhere, so mostly there is little to look for."""
-    axes = _AXES[rows.positions]
-    if rows.values.device.type != "cpu":  # nothing is waited for
-        return rows.values.amin(axes).float()
-    smallest = torch.zeros_like(sums["sum"])
+def _firing(
+    values: Any,
+    limit: Any,
+    limits: tuple[float, float],
+    positions: int | None,
+    scratch: Any,
+    out: Fields,
+    *,
+    relu_like: bool,
+) -> None:
+    axes, (low, high) = _AXES[positions], limits
+    peak = values if positions is None else values.amax(positions)  # of each example
+    torch.amax(peak, 0, out=out["max"])
+    if relu_like:
+        torch.sum(torch.gt(values, 0, out=scratch), axes, out=out["fired_positions"])
+        if "min" in out:
+            torch.amin(values, axes, out=out["min"])
+    else:
+        smallest = values if positions is None else values.amin(positions)
+        torch.amin(smallest, 0, out=out["min"])
+        torch.sum(torch.abs(values, out=scratch), axes, out=out["sum_abs"])
+        torch.sum(torch.gt(scratch, limit, out=scratch), axes, out=out["fired_positions"])
+        peak = None if positions is None else torch.maximum(peak, -smallest)
+    if "saturated" in out:
+        torch.sum(torch.ge(values, high, out=scratch), axes, out=out["saturated"])
+        if low > -math.inf:
+            out["saturated"] += torch.le(values, low, out=scratch).sum(axes)
+    if positions is None:
+        out["fired_examples"].copy_(out["fired_positions"])
+    else:
+        torch.sum((peak > limit).to(torch.float32), 0, out=out["fired_examples"])
+
+
+def _squares(values: Any, _: Any, positions: int | None, scratch: Any, out: Fields) -> None:
+    if positions == 2:  # along memory this is the quickest
+        torch.sum(torch.linalg.vector_norm(values, dim=2).square_(), 0, out=out["squares"])
+    else:
+        torch.sum(torch.mul(values, values, out=scratch), _AXES[positions], out=out["squares"])
+
+
+def _smallest_of_relu(rows: Rows, sums: Sums) -> None:
+    """Zero where a unit did not fire somewhere, so mostly there is little to look for."""
+    sums["min"].zero_()
     always = ((sums["fired_positions"] == rows.count) | sums["sum"].isnan()).nonzero().flatten()
     if len(always):
         axis = 1 if rows.positions == 2 else rows.values.dim() - 1
-        smallest[always] = rows.values.index_select(axis, always).amin(axes).float()
-    return smallest
+        smallest = rows.values.index_select(axis, always).amin(_AXES[rows.positions])
+        sums["min"][always] = smallest.float()
 
 
 def _root_mean_square(sums: Sums) -> Any:

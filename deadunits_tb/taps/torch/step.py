@@ -6,6 +6,7 @@ and about one shift, so that memory does not grow with them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ from deadunits_tb.taps.torch.reductions import Reductions, Sums, merge_sums
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE, Witness
 
-Fields = dict[str, Any]
+Fields = dict[Any, Any]
+"""Field to its values, or a tuple of fields to the matrix whose rows they are."""
 
 
 @dataclass(eq=False, slots=True)
@@ -42,7 +44,7 @@ class LayerStep:
         differentiable: Whether any output could have a gradient.
         without_gradients: Whether it ran with gradients disabled.
         consumers: Weights that took in its units.
-        gradient: ``[units]`` sum of squares, in the scale of the loss.
+        gradient: ``[units]`` sum of squares, in the scale of the loss only where that was not known.
         reached: Positions that a gradient reached.
         scale: Of the loss.
         taps: Whose gradients have not been added yet.
@@ -62,6 +64,13 @@ class LayerStep:
     reached: Any = 0
     scale: Any = None
     taps: list[tuple[Tap, int]] = field(default_factory=list)
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """What tells of the layer, and not of its numbers."""
+        consumers = tuple((id(one.parameter), one.axis, one.place) for one in self.consumers)
+        told = self.witness, self.is_output, self.positions, self.escaped, self.differentiable, self.without_gradients
+        return self.layer.name, self.function, len(self.sums["shift"]), *told, consumers
 
     def settle(self) -> None:
         """Add the gradients that have arrived."""
@@ -139,8 +148,8 @@ class StepSums:
         """Reduce a gradient, from a hook or from elsewhere."""
         tap.arrivals += 1
         if tap.arrivals == 1:
-            tap.gradient = self._reductions.gradient_squares(gradient, tap.place)
             tap.scale = self.loss_scale()
+            tap.gradient = self._reductions.gradient_squares(gradient, tap.place, tap.scale)
 
     def reduce(self, output: Any, tap: Tap, function: str | None) -> None:
         """Reduce an output."""
@@ -163,7 +172,7 @@ class StepSums:
         """Count which rows of a table were looked up: a row is 1 where it was and 0 elsewhere."""
         units = tap.place.units
         indices = indices.detach().long().reshape(len(indices) if indices.dim() else 1, -1)
-        tap.sums = {"examples": len(indices), "positions": indices.numel()}
+        tap.sums = Sums(examples=len(indices), positions=indices.numel())
         if not indices.numel():
             return
         one = torch.ones((), device=indices.device, dtype=torch.float32)
@@ -226,13 +235,21 @@ class StepSums:
         relu_like = set()
         for at, step in enumerate(self.layers.values()):
             layer_calls.append(Call(step.layer.name, at, step.layer.trainable))
+            matrix, rows = step.sums.matrix, _rows(at, step.sums.rows or tuple(step.sums))
+            if matrix is not None:
+                tensors[rows] = matrix
             for name, value in step.sums.items():
-                (numbers if name in ("examples", "positions") else tensors)[f"{at}:{name}"] = value
+                if name in ("examples", "positions"):
+                    numbers[f"{at}:{name}"] = value
+                elif matrix is None:
+                    tensors[f"{at}:{name}"] = value
             if step.function in RELU_LIKE:
                 relu_like.add(at)
             if step.gradient is not None and step.witness != "none":
-                gradient = step.gradient * (step.sums["positions"] / step.reached)
-                scale = step.scale if step.scale is not None else self.unscaled_by
+                reached, positions = step.reached, step.sums["positions"]
+                all_reached = isinstance(reached, int) and reached == positions
+                gradient = step.gradient if all_reached else step.gradient * (positions / reached)
+                scale = self.unscaled_by if step.scale is None else None  # else it was undone before the squares
                 tensors[f"{at}:gradient"] = gradient if scale is None else _unscaled(gradient, scale)
         return numbers, tensors, layer_calls, frozenset(relu_like)
 
@@ -249,43 +266,64 @@ class StepSums:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Numbers of a step, some of them still on the device.
+    """Numbers of a step, some of them still on the device. Nobody changes them any more.
 
     Attributes:
-        layout: Of all of them together.
-        numbers: Known to the host; they come first.
-        vector: On the device.
-    """
-
-    layout: Layout
-    numbers: npt.NDArray[np.float64]
-    vector: Any
-
-    def fetch(self) -> tuple[Layout, npt.NDArray[np.floating]]:
-        """Wait for the device. The one place where that happens."""
-        return self.layout, np.concatenate([self.numbers, self.vector.cpu().numpy().astype(np.float64)])
-
-
-def pack(
-    numbers: Mapping[str, float], tensors: Fields, layer_calls: Sequence[Call], relu_like: frozenset[int]
-) -> Packed:
-    """Everything as one vector, without waiting for the device. The one place where that is made.
-
-    Args:
-        numbers: Field to what the host knows.
+        numbers: Field to what the host knows; they come first.
         tensors: Field to what is on the device, perhaps on several.
         layer_calls: Of the layers with units.
         relu_like: Taps whose activation function is.
     """
-    flat = {name: value.detach().reshape(-1).to(torch.float32) for name, value in tensors.items()}
-    sizes = dict.fromkeys(numbers, 1) | {name: value.numel() for name, value in flat.items()}
-    layout = Layout(sizes, tuple(layer_calls), relu_like)
-    devices = {value.device for value in flat.values()}
-    if len(devices) > 1:
-        target = next(value.device for value in flat.values() if value.device.type != "cpu")
-        flat = {name: value.to(target, non_blocking=True) for name, value in flat.items()}
-    vector = torch.cat(list(flat.values())) if flat else torch.empty(0)
-    return Packed(layout, np.array(list(numbers.values()), np.float64), vector)
+
+    numbers: Mapping[str, float]
+    tensors: Fields
+    layer_calls: tuple[Call, ...]
+    relu_like: frozenset[int]
+
+    def fetch(self) -> tuple[Layout, npt.NDArray[np.floating]]:
+        """Everything as one vector. The one place where the device is waited for."""
+        values = list(self.tensors.values())
+        devices = {value.device for value in values}
+        if len(devices) > 1:
+            target = next(value.device for value in values if value.device.type != "cpu")
+            values = [value.to(target, non_blocking=True) for value in values]
+        flat = [value.detach().reshape(-1).to(torch.float32) for value in values]
+        layout = _layout(
+            tuple(self.numbers),
+            tuple(self.tensors),
+            tuple(value.numel() for value in flat),
+            self.layer_calls,
+            self.relu_like,
+        )
+        vector = torch.cat(flat).cpu().numpy() if flat else np.zeros(0)
+        return layout, np.concatenate([np.array(list(self.numbers.values()), np.float64), vector])
+
+
+def named(tensors: Fields) -> Fields:
+    """Field to tensor, also of those that are rows of a matrix."""
+    found: Fields = {}
+    for name, value in tensors.items():
+        found |= {name: value} if isinstance(name, str) else dict(zip(name, value.unbind(0), strict=True))
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _rows(tap: int, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{tap}:{name}" for name in names)
+
+
+@functools.lru_cache(maxsize=16)  # the same in each step
+def _layout(
+    numbers: tuple[str, ...],
+    names: tuple[str | tuple[str, ...], ...],
+    sizes: tuple[int, ...],
+    layer_calls: tuple[Call, ...],
+    relu_like: frozenset[int],
+) -> Layout:
+    found = dict.fromkeys(numbers, 1)
+    for name, size in zip(names, sizes, strict=True):
+        found |= {name: size} if isinstance(name, str) else dict.fromkeys(name, size // len(name))
+    return Layout(found, layer_calls, relu_like)
 
 
 def _among(consumer: Consumer, others: Sequence[Consumer]) -> bool:
@@ -314,4 +352,4 @@ def _about(sums: Sums, shift: Any, relu_like: bool) -> Sums:
     n, apart = sums["positions"], sums["shift"] - shift
     total = torch.where(sums["squares"] == 0, 0, sums["sum"] - n * sums["shift"]) if relu_like else sums["sum"]
     squares = sums["squares"] + 2 * apart * total + n * apart * apart
-    return sums | {"shift": shift, "sum": sums["sum"] if relu_like else total + n * apart, "squares": squares}
+    return Sums(sums | {"shift": shift, "sum": sums["sum"] if relu_like else total + n * apart, "squares": squares})

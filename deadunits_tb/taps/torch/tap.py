@@ -32,7 +32,7 @@ from deadunits_tb.taps.torch.follow import Follow
 from deadunits_tb.taps.torch.layers import UnitLayer, renamed, signature, survey
 from deadunits_tb.taps.torch.ranges import Ranges
 from deadunits_tb.taps.torch.reductions import Reductions, value_summary
-from deadunits_tb.taps.torch.step import LayerStep, Packed, StepSums, known_consumers, pack
+from deadunits_tb.taps.torch.step import LayerStep, Packed, StepSums, known_consumers, named
 from deadunits_tb.taps.torch.weights import WeightWatch
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo, Witness
@@ -141,6 +141,7 @@ class UnitTap:
         self._durations: deque[float] = deque(maxlen=16)
         self._last_end = perf_counter()
         self._said: set[str] = set()
+        self._learnt: tuple[Any, ...] = ()
         self._passed = self._ever_passed = False
         self._finished: Finished | None = None
         self._handed_over = first_step - 1
@@ -193,7 +194,7 @@ class UnitTap:
                     return None
                 assert self._sums is not None
                 self._avoid_late_compiled()
-                opened = Pass(Follow(self._survey, self._sums, frame, self._ranges.of_pass()))
+                opened = Pass(Follow(self._survey, self._sums, frame, self._clock, self._ranges.of_pass()))
                 self._passes.append(opened)
                 stack.append(opened)
                 self._hook_modules(opened, lambda module: id(module) not in self._compiled.inside)
@@ -333,7 +334,7 @@ class UnitTap:
             self._compiled.repeating = False
 
     def _repeat(self, call: Call, sink: Repeated) -> None:
-        opened = Pass(Follow(self._survey, sink, None, self._ranges.of_pass()))
+        opened = Pass(Follow(self._survey, sink, None, self._clock, self._ranges.of_pass()))
         inside = {id(module) for module in call.module.modules()}
         with call.as_it_was():
             try:
@@ -428,7 +429,7 @@ class UnitTap:
             finished.numbers["loss"] = float(loss)
         numbers, tensors, layer_calls, relu_like = finished.merged or finished.sums.fields()
         self._learn(finished.sums.layers)
-        ready = pack(finished.numbers | numbers, finished.fields | tensors, layer_calls, relu_like)
+        ready = Packed(finished.numbers | numbers, finished.fields | tensors, tuple(layer_calls), relu_like)
         finished.sums.close()
         self._handed_over = finished.step
         if finished.proofs is not None and isinstance(self._monitor, Monitor):
@@ -618,7 +619,8 @@ class UnitTap:
             try:
                 if sums is not None:
                     self._look_around(sums, moved=moved)
-                    seen = sums.fields()
+                    numbers, tensors, layer_calls, relu_like = sums.fields()
+                    seen = numbers, named(tensors), layer_calls, relu_like
                     failure = sums.failure
             except Exception as error:
                 failure = error
@@ -725,6 +727,10 @@ class UnitTap:
     # What is known of layers
 
     def _learn(self, layers: Mapping[tuple[str, str | None], LayerStep]) -> None:
+        signature = (self._survey, len(self._weights.methods), *(step.signature for step in layers.values()))
+        if signature == self._learnt:
+            return
+        self._learnt = signature
         by_name: dict[str, list[LayerStep]] = {}
         for step in layers.values():
             by_name.setdefault(step.layer.name, []).append(step)
