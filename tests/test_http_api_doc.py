@@ -17,11 +17,11 @@ from deadunits_tb.serving.routes import ROUTES
 SHARED = ("run", "layer", "thresholds", "order", "version")
 KEYED_BY_DATA = {
     "thresholds", "writer_thresholds", "states", "totals", "strip", "counts", "statistics", "layer_median", "lines",
-    "optimizer", "versions", "presets", "presets[]",
+    "optimizer", "versions", "presets", "presets[]", "certainty",
 }  # fmt: skip
 """Objects whose keys are names of states, statistics or thresholds, not words of the API."""
 MAY_BE_EMPTY = {
-    "errors", "skipped", "notes", "findings", "thresholds", "ruled_out", "optimizer", "presets[]", "revivals",
+    "errors", "skipped", "notes", "findings", "thresholds", "ruled_out", "optimizer", "presets[]", "revivals", "could_move",
 }  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def test_the_object_has_the_keys_that_are_promised(log_dir: pathlib.Path) -> Non
             assert sum(layer["states"].values()) == layer["units"]
             for unit in layer["flagged"]:
                 assert list(unit) == [
-                    "unit", "state", "since_step", "examples", "rate_upper_bound", "born", "why",
+                    "unit", "state", "since_step", "examples", "rate_upper_bound", "born", "why", "certificate",
                 ]  # fmt: skip
         for finding in run["findings"]:
             assert list(finding) == [

@@ -147,6 +147,7 @@ def _unit(verdict: UnitVerdict) -> dict[str, Any]:
         "rate_upper_bound": _finite(why.rate_upper_bound),
         "born": why.born,
         "why": why.why,
+        "certificate": None if verdict.certificate is None else verdict.certificate.to_dict(),
     }
 
 

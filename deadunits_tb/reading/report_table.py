@@ -10,6 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from deadunits_tb.certificate import Certainty
+from deadunits_tb.reading.certainty import certainties
 from deadunits_tb.reading.findings import Finding
 from deadunits_tb.reading.history import LayerHistory, RunHistory
 from deadunits_tb.reading.overview import onset_step, run_steps
@@ -43,6 +45,10 @@ def print_run(run: RunHistory, console: Console | None = None) -> None:
         if worst is not None and worst.state.level == Level.ALARM:
             said = f"{layer.info.name}, unit {worst.unit}: {worst.explanation.why}"
             _print_line(_words(worst.state), _STYLES[worst.state.level], said, console)
+            if worst.certificate is not None:
+                _print_line(
+                    "", "", f"{worst.certificate.certainty.value}: {worst.certificate.why}", console, 3 * _INDENT
+                )
     for finding in findings:
         _print_finding(finding, console)
     for revival in revivals(run):
@@ -118,7 +124,15 @@ def _states(layer: LayerHistory) -> Text:
     for state in sorted((state for state in UnitState if counts[state]), key=lambda state: -int(SEVERITY[state])):
         share = f" ({percent(counts[state] / layer.units)})" if state.flagged else ""
         parts.append(_text(f"{counts[state]:,} {_words(state)}{share}", _STYLES[state.level]))
+        if state == UnitState.DEAD:
+            parts += [_text(f"{number:,} of them {word}") for word, number in _certain(layer).items()]
     return Text(", ").join(parts)
+
+
+def _certain(layer: LayerHistory) -> dict[str, int]:
+    """Dead units by how certain that is; nothing where nothing was proved of any."""
+    found = certainties(layer, layer.states()[-1], layer.since()[-1])
+    return {} if set(found) == {Certainty.SILENT.value} and layer.certificates(-1) is None else found
 
 
 def _print_finding(finding: Finding, console: Console) -> None:

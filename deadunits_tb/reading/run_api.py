@@ -223,7 +223,7 @@ class Layer:
         """One row for each unit at the last record: its state, why, and every statistic.
 
         Columns: ``run``, ``layer``, ``unit``, ``state``, ``since_step``, ``examples``, ``rate_upper_bound``, ``born``,
-        ``why``, and one for each of :attr:`statistics`.
+        ``why``, ``certainty`` (of dead units), and one for each of :attr:`statistics`.
 
         Raises:
             MissingDependencyError: pandas is not installed.
@@ -246,6 +246,7 @@ class Layer:
             "rate_upper_bound": why.rate_upper_bound,
             "born": why.born,
             "why": why.why,
+            "certainty": None if verdict.certificate is None else verdict.certificate.certainty.value,
             **verdict.statistics,
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from deadunits_tb.reading.certainty import Proof, Prover
 from deadunits_tb.reading.explanation import Explainer, Explanation
 from deadunits_tb.reading.history import LayerHistory
 from deadunits_tb.record import Byte, Int, Statistics
@@ -22,6 +23,7 @@ class UnitVerdict:
         since_step: Step since which the state holds.
         explanation: Why, with the numbers.
         statistics: Name to value at the last record that holds statistics; NaN and infinity are possible.
+        certificate: How certain it is that it stays dead; None unless it is dead.
     """
 
     unit: int
@@ -29,6 +31,7 @@ class UnitVerdict:
     since_step: int
     explanation: Explanation
     statistics: dict[str, float]
+    certificate: Proof | None = None
 
 
 def unit_verdicts(
@@ -54,10 +57,16 @@ def unit_verdicts(
     memory = layer.memory(-1) if written else None
     explainer = Explainer(layer.info, window, layer.statistic_at(-1), evidence, memory, thresholds)
     measured = last_statistics(layer)
+    prover: Prover | None = None
     for unit in units:
         state = UnitState(int(states[unit]))
         values = {} if measured is None else dict(zip(measured.names, measured.values[:, unit].tolist(), strict=True))
-        yield UnitVerdict(unit, state, int(since[unit]), explainer.explain(state, unit), values)
+        explanation, began = explainer.explain(state, unit), int(since[unit])
+        proof = None
+        if state == UnitState.DEAD:
+            prover = prover or Prover(layer)
+            proof = prover.prove(unit, began)
+        yield UnitVerdict(unit, state, began, explanation, values, proof)
 
 
 def last_statistics(layer: LayerHistory) -> Statistics | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from deadunits_tb import glossary as words
 from deadunits_tb.errors import UnknownNameError
+from deadunits_tb.reading.certainty import certainties
 from deadunits_tb.reading.columns import evenly_spaced
 from deadunits_tb.reading.distribution import distribution as spread
 from deadunits_tb.reading.findings import Finding, find
@@ -143,6 +144,7 @@ def layer(histories: Histories, query: Query) -> Reply:
             "steps": history.steps,
             "counts": by_label(count_by_record(judged.states)),
             "states": count_states(judged.states[-1]),
+            "certainty": certainties(history, judged.states[-1], judged.since[-1]),
             "level": layer_level(judged.states[-1], judged.thresholds),
             "statistics": list(history.statistics),
             "recorded": history.recorded,

@@ -47,6 +47,7 @@ def unit(histories: Histories, query: Query) -> Reply:
             "version": run.version,
             "verdicts": judged.verdicts,
             **_evidence(verdict),
+            "certificate": _certificate(verdict),
             "level": verdict.state.level.label,
             "rule": verdict.explanation.rule,
             "numbers": [
@@ -98,7 +99,13 @@ def units(histories: Histories, query: Query) -> Reply:
     matching = np.isin(judged.states[-1][members], wanted)
     shown, places = members[matching][:limit], rows[matching][:limit]
     listed = [
-        {"unit": verdict.unit, "row": int(row), **_evidence(verdict), "statistics": verdict.statistics}
+        {
+            "unit": verdict.unit,
+            "row": int(row),
+            **_evidence(verdict),
+            "certificate": _certificate(verdict),
+            "statistics": verdict.statistics,
+        }
         for verdict, row in zip(_verdicts(layer, judged, shown.tolist()), places, strict=True)
     ]
     return json_reply({"total": layer.units, "matching": int(matching.sum()), "units": listed})
@@ -144,6 +151,7 @@ def export(histories: Histories, query: Query) -> Reply:
         "rate_upper_bound",
         "born",
         "why",
+        "certainty",
         *measured,
     ]
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\r\n")
@@ -151,6 +159,8 @@ def export(histories: Histories, query: Query) -> Reply:
     for layer in layers:
         for verdict in _verdicts(layer, judged[layer.info.name], range(layer.units)):
             known = {"layer": layer.info.name, "unit": verdict.unit, "level": verdict.state.level.label}
+            if verdict.certificate is not None:
+                known["certainty"] = verdict.certificate.certainty.value
             writer.writerow({**known, **_evidence(verdict), **verdict.statistics})
     return csv_reply(text.getvalue(), "dead_units.csv")
 
@@ -174,6 +184,10 @@ def _evidence(verdict: UnitVerdict) -> dict[str, Any]:
         "born": why.born,
         "why": why.why,
     }
+
+
+def _certificate(verdict: UnitVerdict) -> dict[str, Any] | None:
+    return None if verdict.certificate is None else verdict.certificate.to_dict()
 
 
 def _medians(histories: Histories, query: Query, run: RunHistory, layer: LayerHistory) -> dict[str, Float]:

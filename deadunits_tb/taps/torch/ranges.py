@@ -253,8 +253,8 @@ class Ranges:
                 self._take_in(watched, func, args, kwargs, out)
             return
         source: Any = args[0] if args else kwargs.get("input")
-        tag = self._tags.get(id(source))
-        if not isinstance(source, T) or tag is None or tag.tensor() is not source or not isinstance(out, T):
+        tag = self._at(source)
+        if tag is None or not isinstance(out, T):
             return
         if source._version != tag.version + (out is source):  # something else has worked on it in place
             return
@@ -268,6 +268,10 @@ class Ranges:
         elif func is F.batch_norm and not (tag.moved or tag.signs or tag.normalised):
             self._normalise(tag.watched, source, *_arguments_of_batch_norm(args, kwargs))
             self._tag(out, tag, normalised=True)
+
+    def _at(self, tensor: Any) -> _Tag | None:
+        tag = self._tags.get(id(tensor))
+        return tag if tag is not None and tag.tensor() is tensor else None
 
     def _tag(self, out: Any, tag: _Tag, *, moved: bool = False, signs: bool = False, normalised: bool = False) -> None:
         self._tags[id(out)] = _Tag(
