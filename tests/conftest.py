@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+import time
+from collections.abc import Generator
 
 import hypothesis
 import pytest
@@ -28,6 +30,11 @@ def root() -> pathlib.Path:
 FRAMEWORKS = ("keras", "tensorflow", "torch", "jax", "lightning", "transformers")
 
 
+SLOW_SECONDS = pytest.StashKey[float]()
+LONG = ("test_serving", "test_examples", "test_tab", "test_keras_bit_identity", "test_tensorflow_loops", "test_docs")
+"""Files whose tests take longest together."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--slow``: which tests marked slow are run."""
     parser.addoption(
@@ -35,6 +42,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="",
         metavar="FRAMEWORKS",
         help=f"run the slow tests of these frameworks too, separated by commas: all, or of {', '.join(FRAMEWORKS)}",
+    )
+    parser.addoption(
+        "--slow-seconds",
+        type=float,
+        default=float("inf"),
+        metavar="SECONDS",
+        help="skip slow tests once those of this process have taken so long",
     )
 
 
@@ -48,8 +62,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out slow tests, but those of the frameworks asked for, and those that are named one by one.
 
-    A test belongs to the frameworks that its file is named after; without any, to all of them.
+    A test belongs to the frameworks that its file is named after; without any, to all of them. Files that take long are
+    begun first, so that no process is left with one at the end.
     """
+    items.sort(key=lambda item: item.path.stem not in LONG)
     unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if unstable:
         raise pytest.UsageError(f"give ids: this name differs from run to run, so no two workers agree: {unstable[0]}")
@@ -63,6 +79,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     config.hook.pytest_deselected(items=[item for item in items if not is_run(item)])
     items[:] = filter(is_run, items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Count the time that slow tests take."""
+    began = time.monotonic()
+    result = yield
+    if item.get_closest_marker("slow"):
+        item.config.stash[SLOW_SECONDS] = item.config.stash.get(SLOW_SECONDS, 0.0) + time.monotonic() - began
+    return result
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a slow test for which there is no time left."""
+    allowed = item.config.getoption("--slow-seconds")
+    if item.get_closest_marker("slow") and item.config.stash.get(SLOW_SECONDS, 0.0) > allowed:
+        pytest.skip(f"slow tests have had their {allowed:g} seconds: scripts/test --full runs all")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -14,8 +14,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import deadunits_tb
+from deadunits_tb import cli
 from deadunits_tb.units import UnitState
 
 EXAMPLES = sorted((pathlib.Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
@@ -36,7 +38,8 @@ def runs() -> Iterator[object]:
         packages = imported(path)
         if "keras" in packages and not packages & set(KERAS_BACKENDS):
             for backend in KERAS_BACKENDS:
-                yield pytest.param(path, packages | {backend}, backend, id=f"{path.stem}-{backend}")
+                marks = () if backend == "tensorflow" else pytest.mark.slow
+                yield pytest.param(path, packages | {backend}, backend, id=f"{path.stem}-{backend}", marks=marks)
         else:
             yield pytest.param(path, packages, "tensorflow", id=path.stem)
 
@@ -54,8 +57,8 @@ def test_an_example_runs(path: pathlib.Path, packages: set[str], backend: str, t
     assert program.returncode == 0, program.stdout + program.stderr
     assert "MonitorWarning" not in program.stderr, program.stderr
 
-    command = [sys.executable, "-m", "deadunits_tb", "report", tmp_path, "--json"]
-    report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    reported = CliRunner().invoke(cli.main, ["report", str(tmp_path), "--json"], catch_exceptions=False)
+    report = json.loads(reported.stdout)
     assert report["runs"], "an example logs into the directory that it is given"
     for run in report["runs"]:
         assert run["records"] > 0

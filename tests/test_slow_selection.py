@@ -40,6 +40,14 @@ def test_the_slow_tests_that_are_run(argument: str, slow: set[str], suite: pytes
     assert said.count("::test_quick") == (0 if "::" in argument else 3)
 
 
+def test_slow_tests_end_when_they_have_had_their_time(pytester: pytest.Pytester, suite: pytest.Pytester) -> None:
+    pytester.makepyfile(test_agreement=SLOW.replace("pass", "import time; time.sleep(0.2)"))
+    run = suite.runpytest("--slow=all", "--slow-seconds=0.1", "-rs")
+    run.assert_outcomes(passed=4, skipped=2)
+    run.stdout.fnmatch_lines(["*slow tests have had their 0.1 seconds: scripts/test --full runs all*"])
+    suite.runpytest("--slow=all").assert_outcomes(passed=6)
+
+
 def test_a_framework_that_does_not_exist_is_refused(suite: pytest.Pytester) -> None:
     refused = suite.runpytest("--slow=pytorch")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR

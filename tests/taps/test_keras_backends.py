@@ -10,9 +10,6 @@ import sys
 import numpy as np
 import pytest
 
-FILES = ("one_step", *(pytest.param(file, marks=pytest.mark.slow) for file in ("callback", "failures", "layers")))
-"""Those that say most for their seconds are run at each commit."""
-
 
 def environment(backend: str, *, quick: bool) -> dict[str, str]:
     quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} if quick else {}  # where it matters not how well is compiled
@@ -34,13 +31,15 @@ def run(root: pathlib.Path, backend: str, file: str, *options: str) -> None:
     assert " passed" in done.stdout
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["one_step", "callback", "failures", "layers"])
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_on(backend: str, file: str, root: pathlib.Path) -> None:
     run(root, backend, file, "-m", "not slow")
 
 
-@pytest.mark.parametrize("backend", [pytest.param("jax", marks=pytest.mark.slow), "torch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_bit_identity_on(backend: str, root: pathlib.Path) -> None:
     run(root, backend, "bit_identity", "-m", "not slow")
 

@@ -14,7 +14,7 @@ from deadunits_tb.keras import DeadUnitsCallback
 from keras_zoo import BACKEND, ZOO, assert_same_state, built, state
 
 OFTEN = {
-    "tensorflow": {*list(ZOO)[::2], "convolutions", "own_step", "shared", "separate"},
+    "tensorflow": {"dense", "convolutions", "own_step", "separate"},
     "jax": {"convolutions", "own_step", "shared"},
     "torch": set(ZOO),
 }[BACKEND]
@@ -65,19 +65,19 @@ def test_every_model(name: str, tmp_path: pathlib.Path) -> None:
 WAYS = {
     "tensorflow": [
         ("dense", {"jit_compile": True}),
-        ("dense", {"jit_compile": False}),
-        ("convolutions", {"jit_compile": True}),
-        ("convolutions", {"jit_compile": False}),
+        seldom("dense", {"jit_compile": False}),
+        seldom("convolutions", {"jit_compile": True}),
+        seldom("convolutions", {"jit_compile": False}),
         ("separate", {"run_eagerly": True}),
-        ("subclassed", {"run_eagerly": True}),
+        seldom("subclassed", {"run_eagerly": True}),
         ("dense", {"policy": "mixed_float16"}),
-        ("convolutions", {"policy": "mixed_float16"}),
-        ("separate", {"policy": "mixed_bfloat16"}),
+        seldom("convolutions", {"policy": "mixed_float16"}),
+        seldom("separate", {"policy": "mixed_bfloat16"}),
         ("dense", {"steps_per_execution": 2}),
         ("dense", {"every": 3}),
         ("separate", {"optimizer": sgd}),
-        ("convolutions", {"optimizer": sgd}),
-        ("residual", {"optimizer": adamw}),
+        seldom("convolutions", {"optimizer": sgd}),
+        seldom("residual", {"optimizer": adamw}),
     ],
     "jax": [  # jit_compile=False means eager there
         seldom("dense", {"run_eagerly": True}),

@@ -108,11 +108,11 @@ def assigned(model: keras.Model, data, callbacks: list[keras.callbacks.Callback]
     [
         ("separate", nesterov),
         ("convolutions", nesterov),
-        ("scaled", adam),
-        ("raw", adam),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
+                ("scaled", adam),
+                ("raw", adam),
                 ("dense", nesterov),
                 ("residual", adam),
                 ("attention", adam),

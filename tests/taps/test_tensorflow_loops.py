@@ -115,7 +115,7 @@ def assert_nothing_left(model, *optimizers):
         }, owner
 
 
-@pytest.mark.parametrize("name", ["unbuilt", "separate", "subclassed"])
+@pytest.mark.parametrize("name", ["unbuilt", "subclassed"])
 def test_every_model_trains_the_same(name, tmp_path):
     plain, _ = trained(name=name)
     watched, _ = trained(tmp_path, name=name)
@@ -142,11 +142,11 @@ def sgd():
 @pytest.mark.parametrize(
     ("mode", "name", "arguments"),
     [
-        ("eager", "separate", {}),
+        pytest.param("eager", "separate", {}, marks=pytest.mark.slow),
         ("eager", "dense", {"wrap": False}),
         ("eager", "subclassed", {"wrap": False, "every": 2}),
-        ("jit", "dense", {}),
-        ("graph", "dense", {"every": 3}),
+        pytest.param("jit", "dense", {}, marks=pytest.mark.slow),
+        pytest.param("graph", "dense", {"every": 3}, marks=pytest.mark.slow),
         ("graph", "dense", {"policy": "mixed_bfloat16"}),
         ("graph", "separate", {"optimizer": sgd}),
     ],
