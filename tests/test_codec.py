@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as st_numpy
 
 import simulated_records
 from deadunits_tb import codec
+from deadunits_tb.certificate import Certificates, round_up
 from deadunits_tb.codec.classes import find_classes
 from deadunits_tb.errors import FormatError
 from deadunits_tb.record import Evidence, LayerRecord, Memory, Statistics, Window, round_bfloat16
@@ -159,6 +160,58 @@ def test_statistics_of_a_later_version_are_left_out():
 def test_statistics_of_another_type_or_shape_are_refused(tensor):
     with pytest.raises(FormatError, match=r"not uint16 \(2, 3\)"):
         codec.decode_statistics(tensor, ("mean", "std"), 3)
+
+
+UNITS = 40
+
+
+@st.composite
+def certificates(draw):
+    units = np.array(sorted(draw(st.sets(st.integers(0, UNITS - 1)))), np.int64)
+    bounds = st.floats(width=32, allow_nan=False).map(lambda value: float(round_up(np.array([value]))[0]))
+    numbers = [draw(st_numpy.arrays(np.float32, len(units), elements=bounds)) for _ in range(2)]
+    movers = draw(st_numpy.arrays(np.uint8, len(units)))
+    reason = draw(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+    return Certificates(draw(anywhere), draw(anywhere), draw(counts), units, *numbers, movers, reason)
+
+
+@given(certificates(), st.integers(0, UNITS - 1))
+def test_certificates_come_back_exactly_in_parts(held, cut):
+    parts = [(0, cut), (cut, UNITS)] if cut else [(0, UNITS)]
+    found = [
+        (start, codec.decode_certificates(codec.encode_certificates(held, start, stop), stop - start))
+        for start, stop in reversed(parts)
+    ]
+    back = Certificates.joined(found)
+    for field in dataclasses.fields(Certificates):
+        np.testing.assert_array_equal(getattr(back, field.name), getattr(held, field.name), field.name)
+    for unit in range(UNITS):
+        assert (back.of(unit) is None) == (unit not in held.units)
+
+
+@given(st_numpy.arrays(np.float64, 20, elements=st.floats()))
+def test_a_bound_is_rounded_up_and_stays_near(values):
+    rounded = round_up(values)
+    finite = np.isfinite(values)
+    assert (rounded[finite] >= values[finite]).all()
+    near = finite & (np.abs(values) > 1e-30) & (np.abs(values) < 1e30)
+    np.testing.assert_allclose(rounded[near], values[near], rtol=2**-7)
+    assert (rounded[np.isnan(values)] == np.inf).all()
+    np.testing.assert_array_equal(round_up(rounded), rounded)
+
+
+@given(certificates(), st.data())
+def test_damaged_certificates_are_refused(held, data):
+    body = bytearray(zlib.decompress(codec.encode_certificates(held, 0, UNITS)))
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at] ^= data.draw(st.integers(1, 255))
+    try:
+        back = codec.decode_certificates(zlib.compress(bytes(body)), UNITS)
+    except FormatError:
+        return
+    assert (np.diff(back.units) > 0).all()
+    assert not len(back.units) or 0 <= back.units[0] <= back.units[-1] < UNITS
+    assert not np.isnan(back.bound).any()
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -1,6 +1,7 @@
 """A second reader, written from docs/format.md alone: struct, zlib, json. It must read what the codec writes."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import re
@@ -19,7 +20,7 @@ from deadunits_tb.metadata import RECORD_BLOCK, UNIT_BLOCK, TagInfo
 from deadunits_tb.record import Evidence, LayerRecord, Memory, Window
 from deadunits_tb.run_record import EVENT_UNITS, MODEL_PARTS, InputSummary, ModelPart, RunEvent, RunInfo, RunRecord
 from deadunits_tb.units import LayerInfo, UnitState
-from test_codec import layer_records
+from test_codec import UNITS, certificates, layer_records
 
 PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
 EVIDENCE = [
@@ -97,6 +98,32 @@ def assert_agrees(second: SecondReader, block: StatesBlock) -> None:
 def test_the_second_reader_reads_states(record):
     payload = codec.encode_states(record, 0, record.units)
     assert_agrees(SecondReader(payload, record.units), codec.decode_states(payload, record.units))
+
+
+def test_the_second_reader_reads_certificates():
+    @given(certificates())
+    @settings(max_examples=60)
+    def reads(held):
+        body = zlib.decompress(codec.encode_certificates(held, 0, UNITS))
+        *header, units, length = struct.unpack_from("<qqqIH", body)
+        assert header == [held.step, held.since, held.observations]
+        reader = SecondReader.__new__(SecondReader)
+        reader.body, reader.at = body, 30 + length
+        assert body[30 : reader.at].decode() == held.reason
+        columns = [reader.column(units) for _ in range(4)] if units else [[]] * 4
+        assert reader.at == len(body)
+        assert list(itertools.accumulate(columns[0])) == held.units.tolist()
+        assert columns[1] == held.movers.tolist()
+        for column, numbers in zip(columns[2:], (held.bound, held.rise), strict=True):
+            assert [struct.unpack("<f", struct.pack("<I", bits << 16))[0] for bits in column] == numbers.tolist()
+        for unit, mover, bound, rise in zip(held.units.tolist(), *columns[1:], strict=True):
+            numbers = [struct.unpack("<f", struct.pack("<I", bits << 16))[0] for bits in (bound, rise)]
+            word = "could recover" if numbers[1] > 0 else "dead for certain" if numbers[0] < 0 else "silent so far"
+            found = held.of(unit)
+            assert found.certainty.value == word
+            assert found.movers == mover & 31
+
+    reads()
 
 
 def test_the_second_reader_reads_a_simulated_training():
