@@ -127,6 +127,28 @@ def check(
 
 @main.command()
 @click.argument("logdir")
+@click.argument("other", required=False)
+@click.option(
+    "--run", "runs", metavar="RUN", multiple=True, help="A run to compare, twice: its name, or a regular expression."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def compare(logdir: str, other: str | None, runs: tuple[str, ...], as_json: bool) -> None:
+    """Compare two runs in LOGDIR, or one in LOGDIR and one in OTHER.
+
+    Says how they were made differently, in which layers more units are dead, and whether chance explains that.
+    """
+    from deadunits_tb.reading.comparison import comparison_json
+    from deadunits_tb.reading.comparison_table import compare_directories, print_comparison
+
+    found = compare_directories(logdir, other, runs)
+    if as_json:
+        click.echo(json.dumps(comparison_json(found), allow_nan=False, indent=1))
+    else:
+        print_comparison(found)
+
+
+@main.command()
+@click.argument("logdir")
 @click.option("--format", type=click.Choice(["csv", "json", "parquet"]), required=True)
 @click.option(
     "-o", "--output", type=click.Path(path_type=pathlib.Path, dir_okay=False), required=True, help="The file."

@@ -21,7 +21,8 @@ KEYED_BY_DATA = {
 }  # fmt: skip
 """Objects whose keys are names of states, statistics or thresholds, not words of the API."""
 MAY_BE_EMPTY = {
-    "errors", "skipped", "notes", "findings", "thresholds", "ruled_out", "optimizer", "presets[]", "revivals", "could_move",
+    "errors", "skipped", "notes", "findings", "thresholds", "ruled_out", "optimizer", "presets[]", "revivals",
+    "could_move", "only_first", "only_second",
 }  # fmt: skip
 
 
@@ -55,6 +56,10 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Application:
             gradients = rng.normal(size=activations.shape) * (activations > 0)
             writer.context(step, learning_rate=0.1, loss=1.0, inputs=alive)
             writer.observe(step, "hidden", activations, gradients=gradients, weights=rng.normal(size=(5, 12)))
+    with DeadUnitsWriter(log_dir / "other") as writer:
+        for step in range(3):
+            writer.context(step, learning_rate=0.2, loss=1.0)
+            writer.observe(step, "hidden", np.maximum(rng.normal(size=(256, 12)), 0))
     return Application(log_dir)
 
 
@@ -85,6 +90,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "/unit": {"run": "run", "layer": "hidden", "unit": 3},
     "/units": {"run": "run", "layer": "hidden", "state": "dead"},
     "/events": {"run": "run", "layer": "hidden"},
+    "/compare": {"run": "run", "other": "other"},
     "/glossary": {},
 }
 """Of the routes that answer in JSON."""

@@ -66,6 +66,10 @@ CASES: list[tuple[str, dict[str, Any], int, str]] = [
     ("units", {**LAYER, "state": "dead,undead"}, 400, "there is no state 'undead'. Did you mean 'dead'?"),
     ("units", {**LAYER, "limit": 0}, 400, "'limit' must be from 1 to 10000"),
     ("export", {"run": "mlp", "layer": "x"}, 404, "there is no layer 'x'"),
+    ("events", {**LAYER, "limit": 0}, 400, "'limit' must be from 1 to 200000"),
+    ("compare", {"run": "mlp"}, 400, "the parameter 'other' is missing"),
+    ("compare", {"run": "mlp", "other": "mlp"}, 400, "a run does not differ from itself: 'mlp'"),
+    ("compare", {"run": "mlp", "other": "mpl"}, 404, "there is no run 'mpl'. Did you mean 'mlp'?"),
 ]
 
 
@@ -101,8 +105,13 @@ THRESHOLDS = [
     ("fired_scale:0.5", "fired_scale"),
 ]
 
+ROUTES_WITH_THRESHOLDS = [
+    route.path[1:] for route in ROUTES if "thresholds" in route.parameters and "other" not in route.parameters
+]
+"""Of one run; of two, see ``test_comparison``."""
 
-@pytest.mark.parametrize("route", [route.path[1:] for route in ROUTES if "thresholds" in route.parameters])
+
+@pytest.mark.parametrize("route", ROUTES_WITH_THRESHOLDS)
 @pytest.mark.parametrize(("thresholds", "sentence"), THRESHOLDS)
 def test_wrong_thresholds(board: Application, route: str, thresholds: str, sentence: str) -> None:
     answer = board.data(route, **TILE, order="death", unit=0, thresholds=thresholds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deadunits_tb.serving import handlers, unit_handlers
+from deadunits_tb.serving import compare_handler, handlers, unit_handlers
 from deadunits_tb.serving.histories import Histories
 from deadunits_tb.serving.parameters import Query
 from deadunits_tb.serving.responses import Reply
@@ -59,5 +59,11 @@ ROUTES = (
         "When units of a layer died, and fired again.",
     ),
     Route("/export", unit_handlers.export, ("run", "layer", "thresholds"), "The units of a layer, or of all, as CSV."),
+    Route(
+        "/compare",
+        compare_handler.compare,
+        ("run", "other", "thresholds"),
+        "Two runs side by side: where more units die, and whether chance explains it.",
+    ),
     Route("/glossary", handlers.glossary, (), "What the words mean."),
 )
