@@ -177,7 +177,8 @@ def rises(before: Affine, after: Affine, parts: Sequence[Part], bound: Vector, p
         weighted, added, size = before.parts(before)
         weighted_now, added_now, size_now = after.parts(before)
         apart = (weighted_now + added_now) / size_now - (weighted + added) / size
-        rise = np.where(apart > least, apart * size_now, 0.0)
+        higher = (weighted_now + added_now) - (weighted + added)
+        rise = np.where(apart > least, np.where(higher > 0, higher, apart * size_now), 0.0)
         changed = movers(parts)
         evenly = np.abs(after.terms.upper / after.terms.size - before.terms.upper / before.terms.size) <= least
         hopeless = (changed == Mover.WEIGHT_DECAY) & evenly & (weighted_now <= 0) & (added_now <= 0)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deadunits_tb.capture.activation_functions import known_name
+from deadunits_tb.capture.array_ranges import ArrayRanges, InputRanges
 from deadunits_tb.capture.arrays import Matrix, as_numbers, check_axis, check_mask
 from deadunits_tb.capture.observation import Observation, WeightObservation
 from deadunits_tb.capture.reductions import observe_arrays, rows_by_unit, squared_sum
@@ -36,6 +37,7 @@ class LayerArrays:
         weights: Incoming, ``[fan_in, units]``, or None.
         weight_gradients: The same, or None.
         outgoing: ``[fan_out, units]``, or None.
+        ranges: Of what the weights take in, or None.
     """
 
     layer: str
@@ -49,6 +51,7 @@ class LayerArrays:
     weights: Matrix | None
     weight_gradients: Matrix | None
     outgoing: Matrix | None
+    ranges: InputRanges | None
 
     @classmethod
     def of(
@@ -61,6 +64,9 @@ class LayerArrays:
         weights: object,
         weight_gradients: object,
         outgoing: object,
+        inputs_low: object,
+        inputs_high: object,
+        biases: object,
         unit_axis: int,
         weight_unit_axis: int,
         mask: object,
@@ -108,6 +114,14 @@ class LayerArrays:
             weights=incoming,
             weight_gradients=steepness,
             outgoing=_by_unit("outgoing", outgoing, 0, units),
+            ranges=InputRanges.of(
+                inputs_low,
+                inputs_high,
+                biases,
+                None if weights is None else as_numbers("weights", weights).shape,
+                weight_unit_axis,
+                units,
+            ),
         )
 
     @property
@@ -127,6 +141,8 @@ class ObservedLayer:
 
     def __init__(self, arrays: LayerArrays, order: int, budget: WeightBudget) -> None:
         self._budget = budget
+        self.ranges = ArrayRanges()
+        """Of its inputs, where the caller tells them."""
         self._history: WeightHistory | None = None
         self._shape: tuple[int, ...] | None = None
         self._norm: npt.NDArray[np.float64] | None = None

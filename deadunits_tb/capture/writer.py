@@ -19,6 +19,7 @@ from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import Observation, StepObservation
 from deadunits_tb.capture.reductions import summarise_inputs
 from deadunits_tb.capture.weight_history import WeightBudget
+from deadunits_tb.certificate import PROVABLE, Certificates
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.record import NEVER
 from deadunits_tb.run_record import RunInfo
@@ -36,10 +37,14 @@ class _Step:
     loss: float | None = None
     inputs: tuple[int, float, float, float, float] | None = None
     seconds: float = 0.0
+    proofs: dict[str, Certificates] = field(default_factory=dict)
 
     def deliver(self, monitor: Monitor) -> None:
         """Hand over what there is, and forget it."""
         if self.layers:
+            proofs, self.proofs = self.proofs, {}
+            if proofs:
+                monitor.proofs.wait(lambda: proofs)
             seen = StepObservation(dict(self.layers), self.loss, self.inputs)
             monitor.observe(self.number, lambda: seen, learning_rate=self.learning_rate, seconds=self.seconds)
         self.layers, self.learning_rate, self.loss, self.inputs, self.seconds = {}, None, None, None, 0.0
@@ -99,6 +104,9 @@ class DeadUnitsWriter:
         weights: object = None,
         weight_gradients: object = None,
         outgoing: object = None,
+        inputs_low: object = None,
+        inputs_high: object = None,
+        biases: object = None,
         unit_axis: int = -1,
         weight_unit_axis: int = -1,
         mask: object = None,
@@ -119,6 +127,13 @@ class DeadUnitsWriter:
                 optimizer step only if each step is observed.
             weight_gradients: Of the loss with respect to ``weights``, of the same shape.
             outgoing: Weights that the units feed, ``[units, ...]``; only if these are all of them.
+            inputs_low: Smallest value of what the weights take in, of each feature in this batch: an array that fits
+                ``weights`` without their axis of units, such as ``[fan_in]`` of a dense layer or ``[channels]`` of
+                kernels ``[height, width, channels, units]``; zero is among the values where padding adds it. With it
+                the record says of dead units whether they can fire at all, see docs/definitions.md. The pre-activation
+                must be ``inputs @ weights + biases``.
+            inputs_high: The largest, just so.
+            biases: ``[units]``, added to the sums; only needed where ``inputs_low`` is given.
             unit_axis: Of ``activations`` and ``gradients``; not 0, which holds the examples.
             weight_unit_axis: Of ``weights`` and ``weight_gradients``.
             mask: ``[examples]`` or ``[examples, ...]``: true where examples or positions are real, not padding.
@@ -139,6 +154,9 @@ class DeadUnitsWriter:
             weights=weights,
             weight_gradients=weight_gradients,
             outgoing=outgoing,
+            inputs_low=inputs_low,
+            inputs_high=inputs_high,
+            biases=biases,
             unit_axis=unit_axis,
             weight_unit_axis=weight_unit_axis,
             mask=mask,
@@ -216,8 +234,18 @@ class DeadUnitsWriter:
         if observed.info != before:
             self._monitor.add_layer(observed.info)
         self._advance(step)
+        self._prove(step, arrays, observed)
         layers = self._step.layers
         layers[arrays.layer] = merge(layers[arrays.layer], seen) if arrays.layer in layers else seen
+
+    def _prove(self, step: int, arrays: LayerArrays, observed: ObservedLayer) -> None:
+        """Of silent units, where the caller tells the ranges of their inputs: whether they can fire at all."""
+        if arrays.ranges is None or arrays.weights is None or arrays.activation_function not in PROVABLE:
+            return
+        silent, due = self._monitor.silent_units.get(arrays.layer), self._monitor.will_record(step)
+        found = observed.ranges.look(step, arrays.ranges, arrays.weights, silent, due=due)
+        if found is not None:
+            self._step.proofs[arrays.layer] = found
 
     def _advance(self, step: int) -> None:
         """Begin a step, if it is not the present one."""
