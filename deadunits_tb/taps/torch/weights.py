@@ -168,13 +168,18 @@ class WeightWatch:
             odd = torch.from_numpy(random.integers(0, 2**30, rows).astype(np.int32) * 2 + 1)
             self._signs[rows, matrix.device] = signs.to(matrix.device), odd.to(matrix.device)
         signs, odd = self._signs[rows, matrix.device]
-        sums, digests = [], []
+        # Into memory that is there already: small results between large intermediates would keep these from being used
+        # again, and the heap of a process would grow by as much as the weights.
+        sums = torch.empty((len(matrix), _SIGNS), dtype=torch.float32, device=matrix.device)
+        digests = torch.empty(len(matrix), dtype=torch.int64, device=matrix.device)
+        each = _rows(matrix)
         with torch.autocast(matrix.device.type, enabled=False):
-            for block in matrix.split(_rows(matrix)):
+            for block, some, digest in zip(matrix.split(each), sums.split(each), digests.split(each), strict=True):
                 values = block.float().contiguous()
-                sums.append(values @ signs)
-                digests.append((values.view(torch.int32) * odd).sum(1))
-        return torch.cat(sums), torch.cat(digests), self._row_norms(matrix)
+                torch.mm(values, signs, out=some)
+                bits = values.view(torch.int32)
+                torch.sum(torch.mul(bits, odd, out=self._scratch(bits)), 1, out=digest)
+        return sums, digests, self._row_norms(matrix)
 
     def _scratch(self, values: Any) -> Any:
         """A tensor to write on, laid out in memory as the values are."""
