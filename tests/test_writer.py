@@ -358,6 +358,7 @@ def test_the_signature_is_the_promised_one():
     ]
     expected = {
         "activation_function": "relu", "gradients": None, "weights": None, "weight_gradients": None, "outgoing": None,
+        "inputs_low": None, "inputs_high": None, "biases": None,
         "unit_axis": -1, "weight_unit_axis": -1, "mask": None, "trainable": True, "role": "hidden",
     }  # fmt: skip
     assert list(observe.parameters)[:4] == ["self", "step", "layer", "activations"]
