@@ -1,4 +1,6 @@
 /** What the backend answers (`docs/http_api.md`), field by field. */
+import type { Certainty, CertaintyCounts } from "../domain/certainty";
+import type { EventKind } from "../domain/events";
 import type { Level, StateCounts, StateLabel } from "../domain/states";
 
 export type Verdicts = "written" | "recomputed";
@@ -21,6 +23,15 @@ export interface RunsAnswer {
   readonly notes: readonly string[];
 }
 
+export interface EventGroup {
+  readonly kind: EventKind;
+  readonly count: number;
+  readonly first_step: number;
+  readonly middle_step: number;
+  readonly last_step: number;
+  readonly sentence: string;
+}
+
 export interface LayerSummary {
   readonly layer: string;
   readonly order: number;
@@ -33,6 +44,15 @@ export interface LayerSummary {
   readonly onset_step: number | null;
   readonly cause: string | null;
   readonly strip: Readonly<Partial<Record<StateLabel, readonly number[]>>>;
+  readonly events: readonly EventGroup[];
+}
+
+export interface Revival {
+  readonly step: number;
+  readonly layer: string;
+  readonly count: number;
+  readonly policy: string;
+  readonly later: readonly { readonly step: number; readonly alive: number; readonly of: number }[];
 }
 
 export interface Finding {
@@ -77,6 +97,7 @@ export interface Overview {
   readonly learning_rate: Series;
   readonly layers: readonly LayerSummary[];
   readonly findings: readonly Finding[];
+  readonly revivals: readonly Revival[];
 }
 
 export interface LayerInfo {
@@ -106,12 +127,22 @@ export interface LayerAnswer {
   readonly steps: readonly number[];
   readonly counts: Readonly<Partial<Record<StateLabel, readonly number[]>>>;
   readonly states: StateCounts;
+  readonly certainty?: CertaintyCounts;
   readonly level: LayerLevel;
   readonly statistics: readonly string[];
   readonly recorded: readonly boolean[];
   readonly orders: readonly Order[];
   readonly tile_rows: number;
   readonly levels: number;
+}
+
+/** Events of a layer's units as columns, in order of steps; `kind` is a place in `kinds`. */
+export interface EventsAnswer {
+  readonly total: number;
+  readonly kinds: readonly EventKind[];
+  readonly unit: readonly number[];
+  readonly step: readonly number[];
+  readonly kind: readonly number[];
 }
 
 export interface Distribution {
@@ -146,6 +177,15 @@ export interface ThresholdLine {
   readonly value: number;
 }
 
+/** How certain it is that a dead unit stays dead; null for all others, absent in answers of older servers. */
+export interface Certificate {
+  readonly word: Certainty;
+  readonly why: string;
+  readonly margin: number | null;
+  readonly could_move: readonly string[];
+  readonly step: number | null;
+}
+
 export interface UnitAnswer {
   readonly run: string;
   readonly layer: string;
@@ -159,6 +199,7 @@ export interface UnitAnswer {
   readonly examples: number | null;
   readonly rate_upper_bound: number | null;
   readonly why: string;
+  readonly certificate?: Certificate | null;
   readonly rule: string;
   readonly numbers: readonly DecidingNumber[];
   readonly steps: readonly number[];
@@ -169,6 +210,7 @@ export interface UnitAnswer {
   readonly layer_median: Readonly<Record<string, Series>>;
   readonly lines: Readonly<Record<string, readonly ThresholdLine[]>>;
   readonly transitions: readonly Transition[];
+  readonly events: readonly { readonly kind: EventKind; readonly step: number }[];
   readonly previous_flagged: number | null;
   readonly next_flagged: number | null;
 }
@@ -182,6 +224,7 @@ export interface UnitRow {
   readonly rate_upper_bound: number | null;
   readonly born: boolean | null;
   readonly why: string;
+  readonly certificate?: Certificate | null;
   readonly statistics: Readonly<Record<string, number | null>>;
 }
 
@@ -189,6 +232,49 @@ export interface UnitsAnswer {
   readonly total: number;
   readonly matching: number;
   readonly units: readonly UnitRow[];
+}
+
+export interface Difference {
+  readonly what: string;
+  readonly first: string;
+  readonly second: string;
+  readonly lever: string | null;
+}
+
+export interface Side {
+  readonly units: number;
+  readonly judged: number;
+  readonly troubled: number;
+  readonly states: StateCounts;
+}
+
+export interface LayerComparison {
+  readonly layer: string;
+  readonly other: string;
+  readonly matched: "name" | "place";
+  readonly kind: string;
+  readonly role: string;
+  readonly first: Side;
+  readonly second: Side;
+  readonly chance: number | null;
+  readonly differs: boolean;
+  readonly trouble: string;
+  readonly steps: readonly number[];
+  readonly shares: readonly [Series, Series];
+}
+
+export interface Comparison {
+  readonly first: string;
+  readonly second: string;
+  readonly step: number;
+  readonly verdict: "for" | "mixed" | "none" | "unknown";
+  readonly sentence: string;
+  readonly details: readonly string[];
+  readonly differences: readonly Difference[];
+  readonly layers: readonly LayerComparison[];
+  readonly only_first: readonly string[];
+  readonly only_second: readonly string[];
+  readonly losses: readonly [number | null, number | null];
 }
 
 export interface StateEntry {

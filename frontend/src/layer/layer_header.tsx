@@ -1,5 +1,6 @@
 /** Which layer this is, how it fares, and the way to its neighbours. */
 import type { LayerAnswer } from "../api/types";
+import { certaintySentence } from "../domain/certainty";
 import { count, counted, percent } from "../domain/format";
 import { isFlagged, present } from "../domain/states";
 import { useStore } from "../state/context";
@@ -14,6 +15,7 @@ export function LayerHeader({ layer }: { readonly layer: LayerAnswer }) {
     const target = layers[place + offset];
     return target ? () => store.go({ layer: target.layer, unit: null, rows: null }) : undefined;
   };
+  const certain = certaintySentence(layer.certainty);
   const facts = [
     info.kind,
     info.activation_function ?? "activation function not found",
@@ -35,6 +37,7 @@ export function LayerHeader({ layer }: { readonly layer: LayerAnswer }) {
           <span class="name">{layer.layer}</span>
         </h1>
         <p class="lead">{sentence(layer)}</p>
+        {certain !== null && <p class="facts">{certain}</p>}
         <p class="facts">{facts.filter((fact) => fact !== null).join(" · ")}</p>
       </div>
       <nav class="button-group" aria-label="Layers">

@@ -40,10 +40,12 @@ function Bar({ model, selection }: { readonly model: HeatmapModel; readonly sele
         unit.examples,
         unit.rate_upper_bound,
         unit.why,
+        unit.certificate?.word,
         ...statistics.map((name) => unit.statistics[name]),
       ]),
     );
-    const head = csvLine(["unit", "state", "since_step", "examples", "rate_upper_bound", "why", ...statistics]);
+    const named = ["unit", "state", "since_step", "examples", "rate_upper_bound", "why", "certainty"];
+    const head = csvLine([...named, ...statistics]);
     saveText([head, ...lines, ""].join("\n"), `${query.layer}_selection.csv`);
   };
   return (

@@ -39,6 +39,7 @@ export function UnitTable({ model }: { readonly model: HeatmapModel }) {
           ...(statistic === null
             ? []
             : [{ title: statistic, numeric: true, cell: (row: UnitRow) => number(row.statistics[statistic]) }]),
+          { title: "certainty", cell: ({ certificate }) => certificate?.word ?? "" },
           { title: "why", cell: ({ why }) => why },
         ]}
       />

@@ -1,5 +1,6 @@
 /** Why a unit is called what it is called: the rule, and the numbers that decided. */
-import type { DecidingNumber, UnitAnswer } from "../api/types";
+import type { Certificate, DecidingNumber, UnitAnswer } from "../api/types";
+import { CERTAINTY_MEANS } from "../domain/certainty";
 import { count, number, sentence } from "../domain/format";
 import { isFlagged, STATE_LEVELS } from "../domain/states";
 import { useStore } from "../state/context";
@@ -18,6 +19,7 @@ export function Verdict({ value }: { readonly value: UnitAnswer }) {
         <span class="hint">{since(value)}</span>
       </p>
       <p>{sentence(value.why)}.</p>
+      {value.certificate && <CertificateNote value={value.certificate} />}
       {value.numbers.length > 0 && (
         <dl class="numbers" aria-label="Numbers that decided">
           {value.numbers.map((entry) => (
@@ -34,6 +36,17 @@ export function Verdict({ value }: { readonly value: UnitAnswer }) {
         </details>
       )}
     </section>
+  );
+}
+
+function CertificateNote({ value }: { readonly value: Certificate }) {
+  return (
+    <p class="certificate">
+      <span class="chip" title={CERTAINTY_MEANS[value.word]}>
+        {value.word}
+      </span>{" "}
+      {sentence(value.why)}.
+    </p>
   );
 }
 
