@@ -225,11 +225,11 @@ class Reductions:
             loss_scale: What the loss was multiplied by, a tensor; undone before the square, which it could make Inf.
         """
         rows = Rows.of(gradient.detach(), place)
-        if loss_scale is not None or rows.values.device.type != "cpu":
+        if loss_scale is not None or rows.small:
             return self._scaled_squares(
                 rows, SQUARE_SCALE if loss_scale is None else SQUARE_SCALE / loss_scale.to(rows.values.device)
             )
-        # A pass over the gradient is saved where squares are far from the smallest numbers there are.
+        # A pass over a large gradient is saved where squares are far from the smallest numbers there are.
         found = torch.empty(rows.units, dtype=torch.float32)
         self._reduce(rows, found, {"squares": found}, _squares)
         few = (found < _FAR_FROM_ZERO).nonzero().flatten()  # mostly of dead units, whose gradient is exactly zero
