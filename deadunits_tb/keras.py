@@ -16,13 +16,13 @@ except ImportError as error:
     raise MissingDependencyError("Keras is not installed: pip install 'deadunits-tb[tensorflow]'") from error
 
 from deadunits_tb.capture.alarms import Alarm
-from deadunits_tb.capture.arguments import check_log_dir, check_share, check_whole
+from deadunits_tb.capture.arguments import check_options, checked_layers, checked_thresholds
 from deadunits_tb.capture.epoch_table import epoch_table
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.revive.keras import ReviveCallback, revive
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.keras import private as keras_private
-from deadunits_tb.taps.keras.parts import model_parts
+from deadunits_tb.taps.keras.parts import model_parts, optimizer_facts
 from deadunits_tb.taps.keras.tap import UnitTap, backend_facts, check_backend
 from deadunits_tb.thresholds import Thresholds
 
@@ -80,12 +80,7 @@ class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Kera
         verbose: int = 0,
     ) -> None:
         super().__init__()
-        check_log_dir(log_dir)
-        check_whole("every", every, 1, none="to choose by cost")
-        check_share("max_overhead", max_overhead)
-        check_whole("max_bytes", max_bytes, 1)
-        if on_alarm is not None and not callable(on_alarm):
-            raise InvalidArgumentError(f"on_alarm must be a function of one argument, an Alarm, not {on_alarm!r}")
+        check_options(log_dir, every=every, max_overhead=max_overhead, max_bytes=max_bytes, on_alarm=on_alarm)
         if not isinstance(stop_on_alarm, bool):
             raise InvalidArgumentError(f"stop_on_alarm must be True or False, not {stop_on_alarm!r}")
         if verbose not in (0, 1):
@@ -94,8 +89,8 @@ class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Kera
         keras_private.check_version()
         self.log_dir = log_dir
         self._every = every
-        self._layers = _checked_layers(layers)
-        self._thresholds = _checked_thresholds(thresholds)
+        self._layers = checked_layers(layers, keras.Layer)
+        self._thresholds = checked_thresholds(thresholds)
         self._max_overhead = max_overhead
         self._max_bytes = max_bytes
         self._on_alarm = on_alarm
@@ -203,30 +198,6 @@ def _fit_ended(callback: weakref.ref[DeadUnitsCallback]) -> None:
         watching._fit_ended()
 
 
-def _checked_layers(layers: Any) -> tuple[str | keras.Layer, ...] | None:
-    if layers is None:
-        return None
-    if isinstance(layers, (str, keras.Layer)) or not isinstance(layers, Iterable):
-        raise InvalidArgumentError(f"layers must be a list of names or layers, or None for all, not {layers!r}")
-    chosen = tuple(layers)
-    for one in chosen:
-        if not isinstance(one, (str, keras.Layer)):
-            raise InvalidArgumentError(f"layers must hold names or layers, not {one!r}")
-    if not chosen:
-        raise InvalidArgumentError("layers is empty, so there is nothing to watch: leave it out to watch all")
-    return chosen
-
-
-def _checked_thresholds(thresholds: Any) -> Thresholds:
-    if thresholds is None:
-        return Thresholds()
-    if isinstance(thresholds, Thresholds):
-        return thresholds
-    if isinstance(thresholds, Mapping):
-        return Thresholds.from_dict(thresholds)
-    raise InvalidArgumentError(f"thresholds must be Thresholds or a mapping of some of them, not {thresholds!r}")
-
-
 def _alarm_function(
     callback: weakref.ref[DeadUnitsCallback], on_alarm: Callable[[Alarm], object] | None, stop: bool
 ) -> Callable[[Alarm], object] | None:
@@ -248,24 +219,8 @@ def _run_info(model: keras.Model, thresholds: Thresholds, every: int | None) -> 
     return RunInfo(
         framework=framework,
         versions=versions,
-        optimizer=_optimizer_facts(model),
+        optimizer=optimizer_facts(model.optimizer),
         thresholds=thresholds,
         every=every,
         model=model_parts(model),
     )
-
-
-def _optimizer_facts(model: keras.Model) -> dict[str, str | float]:
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if optimizer is None:
-        return {}
-    try:
-        settings = optimizer.get_config()
-    except Exception:  # an optimizer of the user's own need not have any
-        settings = {}
-    numbers = {
-        name: value if isinstance(value, str) else float(value)
-        for name, value in settings.items()
-        if isinstance(value, (str, int, float)) and name != "name"
-    }
-    return {"class": type(optimizer).__name__, **numbers}

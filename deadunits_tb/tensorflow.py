@@ -16,7 +16,7 @@ except ImportError as error:
     raise MissingDependencyError("TensorFlow is not installed: pip install 'deadunits-tb[tensorflow]'") from error
 
 from deadunits_tb.capture.alarms import Alarm
-from deadunits_tb.capture.arguments import check_log_dir, check_share, check_whole, checked_thresholds
+from deadunits_tb.capture.arguments import check_options, check_whole, checked_thresholds
 from deadunits_tb.taps.tensorflow import keras_loop
 from deadunits_tb.taps.tensorflow.private import check_version
 from deadunits_tb.taps.tensorflow.wrapped import WrappedFunction
@@ -86,13 +86,8 @@ def watch(
         LogDirectoryError: The log directory cannot be written.
         MissingDependencyError: This version of TensorFlow or Keras cannot be watched.
     """
-    check_log_dir(log_dir)
-    check_whole("every", every, 1, none="to choose by cost")
-    check_share("max_overhead", max_overhead)
-    check_whole("max_bytes", max_bytes, 1)
+    check_options(log_dir, every=every, max_overhead=max_overhead, max_bytes=max_bytes, on_alarm=on_alarm)
     check_whole("initial_step", initial_step, 0)
-    if on_alarm is not None and not callable(on_alarm):
-        raise InvalidArgumentError(f"on_alarm must be a function of one argument, an Alarm, not {on_alarm!r}")
     check_version()
     keras_loop.check_model(model)
     optimizers = keras_loop.checked_optimizers(model, optimizer)

@@ -17,7 +17,7 @@ except ImportError as error:
     raise MissingDependencyError("PyTorch is not installed: pip install 'deadunits-tb[torch]'") from error
 
 from deadunits_tb.capture.alarms import Alarm
-from deadunits_tb.capture.arguments import check_log_dir, check_share, check_whole
+from deadunits_tb.capture.arguments import check_options, check_whole, checked_layers, checked_thresholds
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.revive.torch import ReviveHook, revive
 from deadunits_tb.run_record import RunInfo
@@ -91,10 +91,7 @@ def watch(
         LogDirectoryError: The log directory cannot be written.
         MissingDependencyError: This version of PyTorch cannot be watched, or not where the model is compiled.
     """
-    check_log_dir(log_dir)
-    check_whole("every", every, 1, none="to choose by cost")
-    check_share("max_overhead", max_overhead)
-    check_whole("max_bytes", max_bytes, 1)
+    check_options(log_dir, every=every, max_overhead=max_overhead, max_bytes=max_bytes, on_alarm=on_alarm)
     check_whole("initial_step", initial_step, 0)
     torch_private.check_version()
     wrappers = _checked_model(model)
@@ -104,8 +101,9 @@ def watch(
     check_compiled(model, inner)
     if scaler is not None and not (hasattr(scaler, "unscale_") and hasattr(scaler, "is_enabled")):
         raise InvalidArgumentError(f"scaler must be a torch.amp.GradScaler, or None without one, not {scaler!r}")
-    numbers = _checked_thresholds(thresholds)
-    chosen, outputs = _checked_layers("layers", layers), _checked_layers("output_layers", output_layers)
+    numbers = checked_thresholds(thresholds)
+    chosen = checked_layers(layers, nn.Module, "modules")
+    outputs = checked_layers(output_layers, nn.Module, "modules", name="output_layers")
     survey(root, chosen, outputs)  # what is wrong there is said before there is a file
     processes = None if group is None else Processes(group, averaged=True, first_step=initial_step)
     run = RunInfo(
@@ -273,30 +271,6 @@ def _checked_optimizer(optimizer: Any, model: nn.Module) -> Any:
             f"{type(model).__name__}, but {len(held)} others: give the optimizer that trains this model"
         )
     return optimizer
-
-
-def _checked_layers(name: str, layers: Any) -> tuple[str | nn.Module, ...] | None:
-    if layers is None:
-        return None
-    if isinstance(layers, (str, nn.Module)) or not isinstance(layers, Iterable):
-        raise InvalidArgumentError(f"{name} must be a list of names or modules, or None for all, not {layers!r}")
-    chosen = tuple(layers)
-    for one in chosen:
-        if not isinstance(one, (str, nn.Module)):
-            raise InvalidArgumentError(f"{name} must hold names or modules, not {one!r}")
-    if not chosen:
-        raise InvalidArgumentError(f"{name} is empty: leave it out")
-    return chosen
-
-
-def _checked_thresholds(thresholds: Any) -> Thresholds:
-    if thresholds is None:
-        return Thresholds()
-    if isinstance(thresholds, Thresholds):
-        return thresholds
-    if isinstance(thresholds, Mapping):
-        return Thresholds.from_dict(thresholds)
-    raise InvalidArgumentError(f"thresholds must be Thresholds or a mapping of some of them, not {thresholds!r}")
 
 
 def _optimizer_facts(optimizer: Any) -> dict[str, str | float]:

@@ -50,6 +50,20 @@ def check_share(name: str, value: object) -> None:
         raise InvalidArgumentError(f"{name} must be above 0 and at most 1 (0.01 is 1 %), not {value!r}")
 
 
+def check_options(log_dir: object, *, every: object, max_overhead: object, max_bytes: object, on_alarm: object) -> None:
+    """Check what all ways to watch a model have in common, before anything is begun.
+
+    Raises:
+        InvalidArgumentError: One of them has the wrong type or value.
+    """
+    check_log_dir(log_dir)
+    check_whole("every", every, 1, none="to choose by cost")
+    check_share("max_overhead", max_overhead)
+    check_whole("max_bytes", max_bytes, 1)
+    if on_alarm is not None and not callable(on_alarm):
+        raise InvalidArgumentError(f"on_alarm must be a function of one argument, an Alarm, not {on_alarm!r}")
+
+
 def checked_thresholds(thresholds: object) -> Thresholds:
     """Thresholds as a user may give them.
 
@@ -66,13 +80,14 @@ def checked_thresholds(thresholds: object) -> Thresholds:
     raise InvalidArgumentError(f"thresholds must be Thresholds or a mapping of some of them, not {thresholds!r}")
 
 
-def checked_layers(layers: Any, kind: type, called: str = "layers") -> tuple[Any, ...] | None:
+def checked_layers(layers: Any, kind: type, called: str = "layers", *, name: str = "layers") -> tuple[Any, ...] | None:
     """Layers as a user may choose them: a list of names or objects, None for all.
 
     Args:
         layers: What was given.
         kind: Of a layer.
         called: What the framework calls several of them.
+        name: Of the argument.
 
     Raises:
         InvalidArgumentError: It is something else, or empty.
@@ -80,11 +95,12 @@ def checked_layers(layers: Any, kind: type, called: str = "layers") -> tuple[Any
     if layers is None:
         return None
     if isinstance(layers, (str, kind)) or not isinstance(layers, Iterable):
-        raise InvalidArgumentError(f"layers must be a list of names or {called}, or None for all, not {layers!r}")
+        raise InvalidArgumentError(f"{name} must be a list of names or {called}, or None for all, not {layers!r}")
     chosen = tuple(layers)
     for one in chosen:
         if not isinstance(one, (str, kind)):
-            raise InvalidArgumentError(f"layers must hold names or {called}, not {one!r}")
+            raise InvalidArgumentError(f"{name} must hold names or {called}, not {one!r}")
     if not chosen:
-        raise InvalidArgumentError("layers is empty, so there is nothing to watch: leave it out to watch all")
+        nothing = ", so there is nothing to watch: leave it out to watch all" if name == "layers" else ": leave it out"
+        raise InvalidArgumentError(f"{name} is empty{nothing}")
     return chosen

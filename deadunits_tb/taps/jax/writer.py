@@ -16,7 +16,7 @@ import numpy as np
 
 from deadunits_tb.capture import packed
 from deadunits_tb.capture.alarms import AlarmCallback
-from deadunits_tb.capture.arguments import check_whole
+from deadunits_tb.capture.arguments import check_whole, checked_thresholds
 from deadunits_tb.capture.monitor import LearningRate, Monitor
 from deadunits_tb.capture.observation import StepObservation
 from deadunits_tb.errors import InvalidArgumentError
@@ -82,7 +82,7 @@ class DeadUnitsWriter:
         initial_step: int = 0,
         on_alarm: AlarmCallback | None = None,
     ) -> None:
-        self._plan = Plan(checked_layers(layers), _thresholds(thresholds))
+        self._plan = Plan(checked_layers(layers), checked_thresholds(thresholds))
         if params is not None:
             check_params(self._plan, params)
         check_whole("every", every, 1, none="to choose by cost")
@@ -361,13 +361,3 @@ def step_observation(statistics: Statistics) -> StepObservation:
 
 def _vector(values: Any) -> packed.Vector:
     return np.atleast_1d(np.asarray(values, np.float64))
-
-
-def _thresholds(thresholds: Any) -> Thresholds:
-    if thresholds is None:
-        return Thresholds()
-    if isinstance(thresholds, Thresholds):
-        return thresholds
-    if isinstance(thresholds, Mapping):
-        return Thresholds.from_dict(thresholds)
-    raise InvalidArgumentError(f"thresholds must be Thresholds or a mapping of some of them, not {thresholds!r}")

@@ -1,4 +1,4 @@
-"""What a Keras model is made of: so that two runs can be told apart by their dropout or normalisation."""
+"""What a Keras model is made of and how it is trained: so that two runs can be told apart by their dropout, say."""
 
 from __future__ import annotations
 
@@ -17,6 +17,27 @@ def model_parts(model: keras.Model) -> tuple[ModelPart, ...]:
     """All layers, at any depth, models themselves left out, in the model's order. Nothing is computed or built."""
     layers = [layer for layer in keras_private.sublayers(model) if not isinstance(layer, keras.Model)]
     return tuple(ModelPart(layer.name, type(layer).__name__, _settings(layer)) for layer in layers[:MODEL_PARTS])
+
+
+def optimizer_facts(optimizer: Any) -> dict[str, str | float]:
+    """Class and settings of an optimizer, as far as they are texts and numbers; of one within a loss scaler, its own.
+
+    Args:
+        optimizer: None for none.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if optimizer is None:
+        return {}
+    try:
+        settings = optimizer.get_config()
+    except Exception:  # an optimizer of the user's own need not have any
+        settings = {}
+    facts = {
+        name: value if isinstance(value, str) else float(value)
+        for name, value in settings.items()
+        if isinstance(value, (str, int, float)) and name != "name"
+    }
+    return {"class": type(optimizer).__name__, **facts}
 
 
 def _settings(layer: keras.Layer) -> dict[str, str | float]:

@@ -33,7 +33,7 @@ from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.consumers import outgoing_weights
 from deadunits_tb.taps.keras.follow import Follower, StepTrace, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights, survey
-from deadunits_tb.taps.keras.parts import model_parts
+from deadunits_tb.taps.keras.parts import model_parts, optimizer_facts
 from deadunits_tb.taps.keras.tap import UnitTap
 from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
 from deadunits_tb.taps.merge import join, merge_vectors
@@ -675,11 +675,10 @@ def watching(
     """Begin to watch; the arguments are those of :func:`deadunits_tb.tensorflow.watch`, checked."""
     if keras_private.is_built(model):
         survey(model, chosen)  # what is wrong there is said before there is a file
-    inner = getattr(optimizers[0], "inner_optimizer", optimizers[0]) if optimizers else None
     run = RunInfo(
         framework=LoopStep.framework,
         versions={"keras": keras.__version__, **LoopStep.versions},
-        optimizer=optimizer_facts(inner),
+        optimizer=optimizer_facts(optimizers[0] if optimizers else None),
         thresholds=thresholds,
         every=every,
         model=model_parts(model),
@@ -715,16 +714,3 @@ def _scalar(loss: Any) -> float | None:
         return None
     value = np.asarray(loss)
     return float(value) if value.size == 1 and value.dtype.kind in "fiu" else None
-
-
-def optimizer_facts(optimizer: Any) -> dict[str, str | float]:
-    """Class and settings of an optimizer, as far as they are texts and numbers."""
-    if optimizer is None:
-        return {}
-    settings = optimizer.get_config()
-    facts = {
-        name: value if isinstance(value, str) else float(value)
-        for name, value in settings.items()
-        if isinstance(value, (str, int, float)) and name != "name"
-    }
-    return {"class": type(optimizer).__name__, **facts}
