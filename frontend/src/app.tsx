@@ -3,6 +3,7 @@ import { useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { Bar } from "./bar/bar";
 import { ThresholdsPanel } from "./bar/thresholds_panel";
+import { CompareView } from "./compare/compare_view";
 import { inkOn, LINE_COLORS, PALETTES } from "./domain/palette";
 import { STATE_LABELS } from "./domain/states";
 import { EmptyState } from "./help/empty";
@@ -33,7 +34,7 @@ export function App({ store }: { readonly store: Store }) {
 
 function Content({ store }: { readonly store: Store }) {
   const { value: runs, error } = store.runs.state.value;
-  const { layer, unit, panel } = store.place.value;
+  const { layer, unit, versus, panel } = store.place.value;
   if (!runs) {
     return (
       <main class="view">
@@ -53,7 +54,7 @@ function Content({ store }: { readonly store: Store }) {
       {error && <Failure error={error} retry={store.runs.retry} />}
       <div class={open.filter(Boolean).join(" ")}>
         {panel === "thresholds" && <ThresholdsPanel />}
-        {layer === null ? <OverviewView /> : <LayerView />}
+        {layer !== null ? <LayerView /> : versus !== null ? <CompareView /> : <OverviewView />}
         {layer !== null && unit !== null && <UnitDrawer />}
       </div>
       {panel === "help" && <Help />}
@@ -63,8 +64,8 @@ function Content({ store }: { readonly store: Store }) {
 
 /** Tells scripts that take pictures that everything asked for is here. */
 function Ready({ store }: { readonly store: Store }) {
-  const { runs, glossary, overview, layer, distribution, order, unit } = store;
-  const all = [runs, glossary, overview, layer, distribution, order, unit];
+  const { runs, glossary, overview, comparison, layer, events, distribution, order, unit } = store;
+  const all = [runs, glossary, overview, comparison, layer, events, distribution, order, unit];
   const waiting = runs.state.value.value === null || all.some(({ state }) => state.value.loading);
   return waiting ? null : <i hidden data-testid="ready" />;
 }

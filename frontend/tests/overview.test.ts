@@ -24,6 +24,7 @@ const layer = (
   onset_step: onset,
   cause: null,
   strip: {},
+  events: [],
 });
 
 const layers = [

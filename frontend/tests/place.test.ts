@@ -4,6 +4,7 @@ import { fromLink, isJourney, type Place, START, samePlace, toLink } from "../sr
 
 const elsewhere: Place = {
   run: "mlp/a b",
+  versus: "other run",
   layer: "block/dense_1",
   unit: 12,
   what: "statistic",

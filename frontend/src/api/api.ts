@@ -2,7 +2,9 @@
 import { RequestQueue } from "./queue";
 import { failure, map, type Result, success } from "./result";
 import type {
+  Comparison,
   Distribution,
+  EventsAnswer,
   Glossary,
   LayerAnswer,
   Order,
@@ -68,6 +70,14 @@ export class Api {
   units(query: UnitsQuery, signal: AbortSignal): Promise<Result<UnitsAnswer>> {
     const { first, last, state, order, limit } = query;
     return this.#json("units", { ...of(query), first, last, state, order, limit }, signal);
+  }
+
+  events(query: LayerQuery, signal: AbortSignal): Promise<Result<EventsAnswer>> {
+    return this.#json("events", of(query), signal);
+  }
+
+  compare(run: string, other: string, thresholds: ThresholdValues, signal: AbortSignal): Promise<Result<Comparison>> {
+    return this.#json("compare", { run, other, thresholds: thresholdText(thresholds) }, signal);
   }
 
   distribution(

@@ -20,6 +20,7 @@ export function Bar() {
     <header class="bar" ref={ref}>
       <div class="bar-row">
         <RunChooser />
+        <VersusChooser />
         <LayerChooser />
         <span class="spacer" />
         <StepRange />
@@ -58,7 +59,39 @@ function RunChooser() {
         text: run,
         ...(last_step === null ? {} : { note: `to step ${count(last_step)}` }),
       }))}
-      onChoose={(run) => store.go({ run, unit: null, rows: null, steps: null })}
+      onChoose={(run) => {
+        const { versus } = store.place.peek();
+        store.go({ run, versus: versus === run ? null : versus, unit: null, rows: null, steps: null });
+      }}
+    />
+  );
+}
+
+const NOTHING = "\n";
+
+/** One choice opens the comparison: with and without dropout, say. */
+function VersusChooser() {
+  const store = useStore();
+  const runs = store.runs.state.value.value?.runs ?? [];
+  const current = store.run.value?.run;
+  const { versus } = store.place.value;
+  const others = runs.filter(({ run }) => run !== current);
+  if (others.length === 0 && versus === null) return null;
+  return (
+    <Chooser
+      label="Compare with"
+      current={versus ?? "nothing"}
+      choices={[
+        { value: NOTHING, text: "nothing" },
+        ...others.map(({ run, last_step }) => ({
+          value: run,
+          text: run,
+          ...(last_step === null ? {} : { note: `to step ${count(last_step)}` }),
+        })),
+      ]}
+      onChoose={(run) =>
+        store.go({ versus: run === NOTHING ? null : run, layer: null, unit: null, rows: null, steps: null })
+      }
     />
   );
 }

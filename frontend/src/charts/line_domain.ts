@@ -1,5 +1,7 @@
 /** The vertical axis of a line chart: linear, or logarithmic with a place for exact zero. */
 
+import { roundTop } from "./stack";
+
 export interface Domain {
   readonly log: boolean;
   readonly low: number;
@@ -23,6 +25,12 @@ export function domainOf(series: readonly (readonly (number | null)[])[]): Domai
     return logarithmic(smallest(positive), high, low === 0);
   }
   return linear(low, high);
+}
+
+/** Shares from zero to a round one. */
+export function shareDomain(series: readonly (readonly (number | null)[])[]): Domain {
+  const high = roundTop(Math.max(0, ...series.flat().map((value) => value ?? 0)));
+  return { log: false, low: 0, high, zero: null, ticks: [0, high] };
 }
 
 /** Value as it is drawn: zeros and below have their own place on a logarithmic axis. */

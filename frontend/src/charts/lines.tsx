@@ -2,20 +2,22 @@
 import { type ReadonlySignal, useComputed } from "@preact/signals";
 import { useMemo, useRef } from "preact/hooks";
 import type { Series } from "../api/types";
-import { number } from "../domain/format";
+import { number, percent } from "../domain/format";
 import { LINE_COLORS, type LineColor } from "../domain/palette";
 import type { Range, StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
 import { fitCanvas, useFrame } from "../ui/frame";
 import { useSize } from "../ui/size";
 import { CursorLine } from "./cursor";
-import { type Domain, domainOf, onDomain, placeOn } from "./line_domain";
+import { type Domain, domainOf, onDomain, placeOn, shareDomain } from "./line_domain";
 
 export interface Line {
   readonly name: string;
   readonly values: Series;
   readonly color: LineColor;
   readonly width?: number;
+  /** Drawn in dashes: two lines are told apart by more than their colour. */
+  readonly dashed?: boolean;
 }
 
 /** A threshold: a dashed line at one value. */
@@ -31,17 +33,22 @@ interface Props {
   readonly range: ReadonlySignal<Range>;
   readonly height: number;
   readonly label: string;
+  /** Values are shares: the axis reads in percent and begins at zero. */
+  readonly share?: boolean;
 }
 
 const NO_LEVELS: readonly Level[] = [];
 
-export function Lines({ lines, levels = NO_LEVELS, scale, range, height, label }: Props) {
+export function Lines({ lines, levels = NO_LEVELS, scale, range, height, label, share = false }: Props) {
   const store = useStore();
   const { ref, size } = useSize<HTMLDivElement>();
   const canvas = useRef<HTMLCanvasElement>(null);
   const domain = useMemo(
-    () => domainOf([...lines.map(({ values }) => values), levels.map(({ value }) => value)]),
-    [lines, levels],
+    () =>
+      share
+        ? shareDomain(lines.map(({ values }) => values))
+        : domainOf([...lines.map(({ values }) => values), levels.map(({ value }) => value)]),
+    [lines, levels, share],
   );
   useFrame(() => {
     const [{ width }, shown, colors] = [size.value, range.value, LINE_COLORS[store.host.theme.value]];
@@ -71,7 +78,7 @@ export function Lines({ lines, levels = NO_LEVELS, scale, range, height, label }
       <div class="axis-y" aria-hidden="true">
         {domain.ticks.map((tick) => (
           <span key={tick} class="tick-y" style={{ bottom: `calc(${placeOn(domain, tick) * 100}% - 0.6em)` }}>
-            {tick === domain.zero ? "0" : number(tick)}
+            {share ? percent(tick) : tick === domain.zero ? "0" : number(tick)}
           </span>
         ))}
       </div>
@@ -135,6 +142,7 @@ function drawLine(
   context.strokeStyle = context.fillStyle = color;
   context.lineWidth = line.width ?? 1.5;
   context.lineJoin = "round";
+  context.setLineDash(line.dashed ? [5, 3] : []);
   context.beginPath();
   let [drawn, x, y] = [0, 0, 0];
   const perRecord = width / (range.stop - range.start);
@@ -148,4 +156,5 @@ function drawLine(
   });
   if (drawn > 1) context.stroke();
   else if (drawn === 1) context.fillRect(x - 2, y - 2, 4, 4);
+  context.setLineDash([]);
 }

@@ -45,6 +45,12 @@ export class StepScale {
     return Math.max(0, low - 1);
   }
 
+  /** The first record at or after a step: the one that saw what happened then; the last one beyond the end. */
+  recordFrom(step: number): number {
+    const before = this.recordOf(step);
+    return (this.steps[before] ?? step) < step ? Math.min(before + 1, Math.max(0, this.records - 1)) : before;
+  }
+
   /** Position of a step, between two records by proportion. Column starts stand for their record's step. */
   positionOf(step: number): number {
     const record = this.recordOf(step);

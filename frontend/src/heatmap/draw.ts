@@ -1,5 +1,6 @@
 /** Draws a window of tiles. Each frame is a few `drawImage` calls of pictures made once. */
-import { inkOn, PALETTES, type Theme } from "../domain/palette";
+import { EVENT_GLYPHS, type EventKind, isDeath } from "../domain/events";
+import { inkOn, LINE_COLORS, PALETTES, PAPER, type Theme } from "../domain/palette";
 import { STATE_GLYPHS, STATE_LABELS, type StateLabel } from "../domain/states";
 import type { TilePainter } from "./painters";
 import type { TileStore } from "./tile_store";
@@ -19,7 +20,7 @@ export interface Scene {
 
 /** Cells at least this wide and high carry the glyph of their state. */
 const GLYPH_CELL = 13;
-/** Rows at least this high are parted by a hairline. */
+/** Rows at least this high are parted by a hairline, and carry the signs of events. */
 const PARTED_ROW = 7;
 
 /** Draws what is here and returns false where something is still missing. */
@@ -137,4 +138,39 @@ function drawGlyphs(
     }
   }
   context.setTransform(scale, 0, 0, scale, 0, 0);
+}
+
+export interface EventMark {
+  readonly row: number;
+  /** In records. */
+  readonly position: number;
+  readonly kind: EventKind;
+}
+
+/** Signs of events over the cells, once rows are high enough: with a rim, so that they stand out on any colour. */
+export function drawEvents(
+  context: CanvasRenderingContext2D,
+  scene: Scene,
+  marks: readonly EventMark[],
+  theme: Theme,
+): void {
+  const { view, size, scale } = scene;
+  const side = Math.min(11, (size.height / (view.bottom - view.top)) * 0.85);
+  context.lineJoin = "round";
+  for (const { row, position, kind } of marks) {
+    const [x, y] = [xOf(view, size, position) - side / 2, yOf(view, size, row + 0.5) - side / 2];
+    const unit = (scale * side) / 12;
+    const path = new Path2D(EVENT_GLYPHS[kind]);
+    context.setTransform(unit, 0, 0, unit, x * scale, y * scale);
+    context.strokeStyle = PAPER[theme];
+    context.lineWidth = 4;
+    context.stroke(path);
+    context.fillStyle = isDeath(kind) ? LINE_COLORS[theme].alarm : LINE_COLORS[theme].unit;
+    context.fill(path, "evenodd");
+  }
+}
+
+/** Whether rows are high enough for signs. */
+export function carriesEvents(view: Viewport, size: Size): boolean {
+  return size.height / (view.bottom - view.top) >= PARTED_ROW;
 }

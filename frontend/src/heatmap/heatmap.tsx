@@ -2,10 +2,11 @@
 import { useComputed } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { CursorLine } from "../charts/cursor";
+import { positionOf } from "../domain/events";
 import { useStore } from "../state/context";
 import { fitCanvas, useFrame } from "../ui/frame";
 import { useSize } from "../ui/size";
-import { drawDetail, drawScene, type Scene } from "./draw";
+import { carriesEvents, drawDetail, drawEvents, drawScene, type EventMark, type Scene } from "./draw";
 import { listen } from "./gestures";
 import { press } from "./keyboard";
 import { CellMarks } from "./marks";
@@ -113,6 +114,7 @@ function usePainting(
     ];
     const level = model.level.value;
     const [theme, hidden] = [store.host.theme.value, store.hidden.value];
+    const marks = carriesEvents(view, { width, height }) ? marksIn(model) : [];
     void model.arrivals.value;
     const element = canvas.current;
     if (!element || !source || width === 0 || height === 0 || !store.awake.value) return null;
@@ -127,8 +129,24 @@ function usePainting(
       const scene: Scene = { view, size: { width, height }, scale, source, level, before, painter };
       if (drawScene(context, scene, model.tiles)) complete.current = source;
       drawDetail(context, scene, model.tiles, theme, hidden);
+      drawEvents(context, scene, marks, theme);
     };
   }, [model]);
+}
+
+/** Events of the units in the window. */
+function marksIn(model: HeatmapModel): EventMark[] {
+  const [events, view, steps] = [model.unitEvents.value, model.view.value, model.steps.value];
+  const marks: EventMark[] = [];
+  if (events.size === 0) return marks;
+  for (let row = Math.floor(view.top); row < Math.min(view.bottom, model.extent.value.rows); row++) {
+    const unit = model.unitAt(row);
+    for (const { kind, step } of (unit === null ? undefined : events.get(unit)) ?? []) {
+      const position = positionOf(steps, kind, step);
+      if (position >= view.left && position <= view.right) marks.push({ row, position, kind });
+    }
+  }
+  return marks;
 }
 
 /** Whether an older picture shows the same rows, merely with other verdicts or fewer records. */

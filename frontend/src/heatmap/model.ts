@@ -2,6 +2,7 @@
 import { computed, effect, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import type { TileQuery } from "../api/api";
 import type { LayerAnswer } from "../api/types";
+import { eventsByUnit, type UnitEvent } from "../domain/events";
 import { StepScale } from "../domain/steps";
 import type { Store } from "../state/store";
 import type { Selection } from "./selection";
@@ -14,6 +15,7 @@ import { createWindow } from "./window";
 const ROW_HEIGHT = 22;
 const LEAST_HEIGHT = 132;
 const MOST_HEIGHT = 300;
+const NO_EVENTS: ReadonlyMap<number, readonly UnitEvent[]> = new Map();
 
 export interface HeatmapModel extends Sources {
   readonly layer: ReadonlySignal<LayerAnswer | null>;
@@ -34,6 +36,8 @@ export interface HeatmapModel extends Sources {
   /** The unit in a row, and the reverse; null while the order is on its way. */
   unitAt(row: number): number | null;
   rowOf(unit: number): number | null;
+  /** What happened to each unit, of those to which anything did. */
+  readonly unitEvents: ReadonlySignal<ReadonlyMap<number, readonly UnitEvent[]>>;
   dispose(): void;
 }
 
@@ -89,6 +93,11 @@ export function createHeatmapModel(store: Store): HeatmapModel {
     return rows;
   });
 
+  const unitEvents = computed(() => {
+    const events = store.events.state.value.value;
+    return events === null ? NO_EVENTS : eventsByUnit(events);
+  });
+
   return {
     ...sources,
     layer,
@@ -105,6 +114,7 @@ export function createHeatmapModel(store: Store): HeatmapModel {
     arrivals,
     unitAt: (row) => (byIndex.value ? row : (unitByRow.value?.[row] ?? null)),
     rowOf: (unit) => (byIndex.value ? unit : (rowByUnit.value.get(unit) ?? null)),
+    unitEvents,
     dispose: () => {
       window.removeEventListener("resize", measure);
       layerWindow.dispose();

@@ -44,6 +44,7 @@ function Facts({ readout }: { readonly readout: Readout }) {
           {readout.statistic} <b>{Number.isNaN(readout.value) ? "not recorded" : number(readout.value)}</b>
         </span>
       )}
+      {readout.happened !== null && <b>{readout.happened}</b>}
       {readout.group !== null && <span class="hint">{readout.group}</span>}
     </>
   );

@@ -1,4 +1,5 @@
 /** What is under the pointer, exactly, in words. */
+import { eventText } from "../domain/events";
 import { count, number, percent } from "../domain/format";
 import { SEVERITY_RANK, type StateLabel, stateOf } from "../domain/states";
 import type { HeatmapModel } from "./model";
@@ -13,6 +14,8 @@ export interface Readout {
   readonly statistic: string | null;
   readonly value: number | null;
   readonly group: string | null;
+  /** What happened to the unit in that record. */
+  readonly happened: string | null;
 }
 
 /** What is known of a cell from the tiles in memory. */
@@ -33,7 +36,15 @@ export function readoutOf(model: HeatmapModel, cell: Cell, statistic: string | n
     statistic,
     value,
     group: groupText(model, cell),
+    happened: happenedIn(model, cell),
   };
+}
+
+function happenedIn(model: HeatmapModel, cell: Cell): string | null {
+  const unit = model.unitAt(cell.row);
+  const events = unit === null ? undefined : model.unitEvents.value.get(unit);
+  const here = events?.filter(({ step }) => model.steps.value.recordFrom(step) === cell.record) ?? [];
+  return here.length === 0 ? null : eventText(here, count);
 }
 
 /** Where one pixel stands for several units: what the group holds. */
@@ -61,6 +72,7 @@ export function sentenceOf(readout: Readout): string {
   if (readout.statistic !== null && readout.value !== null) {
     parts.push(`${readout.statistic} ${Number.isNaN(readout.value) ? "not recorded" : number(readout.value)}`);
   }
+  if (readout.happened !== null) parts.push(readout.happened);
   return parts.join(", ");
 }
 

@@ -29,7 +29,7 @@ export function LayerHeader({ layer }: { readonly layer: LayerAnswer }) {
       <div>
         <h1>
           <button type="button" class="crumb" onClick={() => store.go({ layer: null, unit: null, rows: null })}>
-            Overview
+            {store.place.value.versus === null ? "Overview" : "Comparison"}
           </button>
           <span class="crumb-part" aria-hidden="true">
             /

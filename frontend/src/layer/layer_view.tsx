@@ -1,6 +1,7 @@
 /** One layer: which units do what, when; and how a statistic spreads across them. */
 import { useEffect, useMemo } from "preact/hooks";
 import { DistributionChart } from "../charts/distribution_chart";
+import { EventsChart } from "../charts/events_chart";
 import { StateCounts } from "../charts/state_counts";
 import { StepAxis } from "../charts/step_axis";
 import { Heatmap } from "../heatmap/heatmap";
@@ -60,6 +61,7 @@ export function LayerView() {
             </div>
             <SelectionBar model={model} />
           </Panel>
+          <EventsChart model={model} />
           <StateCounts model={model} />
           <DistributionChart model={model} />
           <SharedAxis model={model} />

@@ -2,6 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import type { ApiError } from "../api/result";
 import type { UnitRow, UnitsAnswer } from "../api/types";
+import { eventText } from "../domain/events";
 import { count, counted, number } from "../domain/format";
 import type { HeatmapModel } from "../heatmap/model";
 import { useStore } from "../state/context";
@@ -36,6 +37,7 @@ export function UnitTable({ model }: { readonly model: HeatmapModel }) {
           { title: "since step", numeric: true, cell: ({ since_step }) => number(since_step) },
           { title: "examples", numeric: true, cell: ({ examples }) => number(examples) },
           { title: "rate at most", numeric: true, cell: ({ rate_upper_bound }) => number(rate_upper_bound) },
+          { title: "events", cell: ({ unit }) => eventText(model.unitEvents.value.get(unit) ?? [], count) },
           ...(statistic === null
             ? []
             : [{ title: statistic, numeric: true, cell: (row: UnitRow) => number(row.statistics[statistic]) }]),

@@ -2,6 +2,7 @@
 import { useComputed } from "@preact/signals";
 import { useState } from "preact/hooks";
 import type { LayerSummary, Overview } from "../api/types";
+import { EventMarks } from "../charts/event_marks";
 import { StepAxis } from "../charts/step_axis";
 import { Strip } from "../charts/strip";
 import { count, counted, percent, phrase } from "../domain/format";
@@ -94,6 +95,9 @@ function Row({
   const open = (): void => store.go({ layer: layer.layer, unit: null, rows: null });
   const share = deadOrDying(layer.states) / Math.max(1, layer.units);
   const flagged = present(layer.states).filter(isFlagged);
+  const revived = (store.overview.state.value.value?.revivals ?? [])
+    .filter((revival) => revival.layer === layer.layer)
+    .map(({ step }) => ({ kind: "revived" as const, step }));
   const kind = [layer.kind, layer.activation_function, layer.role === "output" ? "output" : null];
   return (
     <tr class={`layer-row level-${layer.level}`} onClick={open}>
@@ -117,6 +121,7 @@ function Row({
       </td>
       <td class={share > 0 ? "numeric strong" : "numeric hint"}>{percent(share)}</td>
       <td>
+        {revived.length > 0 && <EventMarks events={revived} scale={scale} range={range} />}
         <Strip series={layer.strip} scale={scale} range={range} label={`States of ${layer.layer} over steps`} />
       </td>
       <td class="numeric">{layer.onset_step === null ? <span class="hint">–</span> : count(layer.onset_step)}</td>

@@ -8,6 +8,7 @@ import { Findings } from "./findings";
 import { Headline } from "./headline";
 import { LayerTable } from "./layer_table";
 import { RunCharts } from "./run_charts";
+import { RunEvents } from "./run_events";
 
 export function OverviewView() {
   const store = useStore();
@@ -38,6 +39,7 @@ export function OverviewView() {
         <>
           <Findings findings={overview.findings} />
           <LayerTable overview={overview} scale={scale.value} range={range.value} />
+          <RunEvents overview={overview} />
           <RunCharts overview={overview} scale={scale.value} range={range.value} />
         </>
       )}

@@ -6,6 +6,8 @@ export type SortKey = "worst" | "order" | "name" | "units" | "share" | "onset";
 
 export interface Place {
   readonly run: string | null;
+  /** The run it is compared with; null for none. */
+  readonly versus: string | null;
   /** The layer that is open; null on the overview. */
   readonly layer: string | null;
   readonly unit: number | null;
@@ -30,6 +32,7 @@ export interface Place {
 
 export const START: Place = {
   run: null,
+  versus: null,
   layer: null,
   unit: null,
   what: "states",
@@ -55,6 +58,7 @@ export type Link = Readonly<Record<string, string>>;
 export function toLink(place: Place): Link {
   const link: Record<string, string> = {};
   if (place.run !== null) link.run = place.run;
+  if (place.versus !== null) link.versus = place.versus;
   if (place.layer !== null) link.layer = place.layer;
   if (place.unit !== null) link.unit = String(place.unit);
   if (place.what !== START.what) link.what = place.what;
@@ -77,6 +81,7 @@ export function toLink(place: Place): Link {
 export function fromLink(link: Link): Place {
   return {
     run: link.run ?? null,
+    versus: link.versus ?? null,
     layer: link.layer ?? null,
     unit: link.layer === undefined ? null : whole(link.unit),
     what: link.what === "statistic" ? "statistic" : "states",
@@ -100,7 +105,7 @@ export function samePlace(first: Place, second: Place): boolean {
 
 /** Whether going there is a step that the browser's Back should undo, not a mere adjustment. */
 export function isJourney(from: Place, to: Place): boolean {
-  return from.run !== to.run || from.layer !== to.layer || from.unit !== to.unit;
+  return from.run !== to.run || from.versus !== to.versus || from.layer !== to.layer || from.unit !== to.unit;
 }
 
 function whole(text: string | undefined): number | null {

@@ -2,7 +2,17 @@
 import { computed, effect, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import type { Api, LayerQuery } from "../api/api";
 import { thresholdText } from "../api/api";
-import type { Distribution, Glossary, LayerAnswer, Overview, RunEntry, RunsAnswer, UnitAnswer } from "../api/types";
+import type {
+  Comparison,
+  Distribution,
+  EventsAnswer,
+  Glossary,
+  LayerAnswer,
+  Overview,
+  RunEntry,
+  RunsAnswer,
+  UnitAnswer,
+} from "../api/types";
 import type { StateLabel } from "../domain/states";
 import type { Host } from "../host/host";
 import { fromLink, isJourney, type Place, samePlace, toLink } from "./place";
@@ -21,7 +31,9 @@ export interface Store {
   readonly runs: Resource<RunsAnswer>;
   readonly glossary: Resource<Glossary>;
   readonly overview: Resource<Overview>;
+  readonly comparison: Resource<Comparison>;
   readonly layer: Resource<LayerAnswer>;
+  readonly events: Resource<EventsAnswer>;
   readonly distribution: Resource<Distribution>;
   readonly order: Resource<Uint32Array>;
   readonly unit: Resource<UnitAnswer>;
@@ -87,6 +99,17 @@ export function createStore(api: Api, host: Host): Store {
     };
   }, awake);
 
+  const comparison = resource<Comparison>(() => {
+    const [name, other] = [runName.value, place.value.versus];
+    if (name === null || other === null) return null;
+    const version = runs.state.value.value?.runs.find(({ run }) => run === other)?.version ?? "";
+    return {
+      key: [name, other, thresholds.value, runVersion.value, version].join("\n"),
+      subject: `${name}\n${other}`,
+      load: (signal) => api.compare(name, other, place.peek().thresholds, signal),
+    };
+  }, awake);
+
   const query = computed<LayerQuery | null>(() => {
     const [name, layer] = [runName.value, layerName.value];
     void thresholds.value;
@@ -101,6 +124,16 @@ export function createStore(api: Api, host: Host): Store {
       key: `${queryKey(given)}\n${runVersion.value}`,
       subject: `${given.run}\n${given.layer}`,
       load: (signal) => api.layer(given, signal),
+    };
+  }, awake);
+
+  const events = resource<EventsAnswer>(() => {
+    const given = query.value;
+    if (given === null) return null;
+    return {
+      key: `${queryKey(given)}\n${runVersion.value}`,
+      subject: `${given.run}\n${given.layer}`,
+      load: (signal) => api.events(given, signal),
     };
   }, awake);
 
@@ -160,7 +193,9 @@ export function createStore(api: Api, host: Host): Store {
     runs,
     glossary,
     overview,
+    comparison,
     layer,
+    events,
     distribution,
     order,
     unit,

@@ -1,12 +1,14 @@
 /** A unit's states over steps as one ribbon, and the steps at which they changed. */
 import { useMemo } from "preact/hooks";
 import type { UnitAnswer } from "../api/types";
+import { EventMarks } from "../charts/event_marks";
 import { StepAxis } from "../charts/step_axis";
 import { Strip } from "../charts/strip";
 import { count } from "../domain/format";
 import { STATE_LABELS } from "../domain/states";
 import type { Range, StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
+import { EventName } from "../ui/event_sign";
 import { useSize } from "../ui/size";
 import { pointsAt } from "../ui/step_link";
 import { StateName } from "../ui/swatch";
@@ -35,9 +37,22 @@ export function Ribbon({ value, scale, range }: Props) {
     <section class="ribbon">
       <h3>States over steps</h3>
       <div class="ribbon-chart" ref={ref}>
+        <EventMarks events={value.events} scale={scale} range={range} />
         <Strip series={series} scale={scale} range={range} label={`States of unit ${value.unit} over steps`} />
         <StepAxis scale={scale} range={range} width={size.value.width} title={false} />
       </div>
+      {value.events.length > 0 && (
+        <ul class="transitions" aria-label="Events">
+          {value.events.map(({ kind, step }) => (
+            <li key={`${step} ${kind}`}>
+              <button type="button" class="link" {...pointsAt(store, step)}>
+                step {count(step)}
+              </button>
+              <EventName kind={kind} />
+            </li>
+          ))}
+        </ul>
+      )}
       {value.transitions.length === 0 ? (
         <p class="hint">The state never changed.</p>
       ) : (
