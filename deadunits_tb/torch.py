@@ -24,9 +24,10 @@ from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.compiled import Around, check_compiled, compiled_parts
 from deadunits_tb.taps.torch.distributed import Follower, Processes, group_of
+from deadunits_tb.taps.torch.known_layers import FRAMEWORK
 from deadunits_tb.taps.torch.layers import survey
 from deadunits_tb.taps.torch.parts import model_parts
-from deadunits_tb.taps.torch.tap import FRAMEWORK, UnitTap
+from deadunits_tb.taps.torch.tap import UnitTap
 from deadunits_tb.thresholds import Thresholds
 
 __all__ = ["ReviveHook", "TorchMonitor", "revive", "watch"]

@@ -13,6 +13,9 @@ import deadunits_tb
 from deadunits_tb import MonitorWarning
 from deadunits_tb.capture import packed
 from deadunits_tb.taps.torch import follow as torch_follow
+from deadunits_tb.taps.torch import known_layers as torch_known_layers
+from deadunits_tb.taps.torch import looking as torch_looking
+from deadunits_tb.taps.torch import passes as torch_passes
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch import step as torch_step
 from deadunits_tb.taps.torch import tap as torch_tap
@@ -24,8 +27,8 @@ from torch_zoo import assert_same, built, train, vectors
 STEP, FOLLOW, TAP = torch_step.StepSums, torch_follow.Follow, torch_tap.UnitTap
 PLACES = {
     "deciding": (TAP, "_decide"),
-    "inputs": (torch_tap, "value_summary"),
-    "hooks of a pass": (TAP, "_hook_modules"),
+    "inputs": (torch_looking, "value_summary"),
+    "hooks of a pass": (torch_passes.Pass, "hook_modules"),
     "before a call": (FOLLOW, "_before"),
     "after a call": (FOLLOW, "_after"),
     "a layer's output": (FOLLOW, "begin"),
@@ -38,9 +41,9 @@ PLACES = {
     "weight gradients": (WeightWatch, "gradients"),
     "weights after": (WeightWatch, "around"),
     "outgoing weights": (WeightWatch, "outgoing"),
-    "learning rate": (TAP, "_learning_rate"),
+    "learning rate": (torch_looking, "_learning_rate"),
     "packing": (torch_step.StepSums, "fields"),
-    "what is known of layers": (TAP, "_info"),
+    "what is known of layers": (torch_known_layers.KnownLayers, "_info"),
     "unpacking": (packed, "unpack"),
     "fetching": (torch_step.Packed, "fetch"),
     "scaler": (torch_private, "calling_scaler"),
@@ -180,7 +183,7 @@ def test_after_an_interrupt_nothing_is_followed_any_more(tmp_path):
     monitor = watch(model, tmp_path, every=1)
     with contextlib.suppress(KeyboardInterrupt):
         model(vectors())
-    [opened] = monitor._tap._passes
+    [opened] = monitor._tap._passes._open
     trails = len(opened.follow.trails)
     model.one(vectors()).relu()
     assert len(opened.follow.trails) == trails

@@ -50,7 +50,7 @@ class Observer:
         return self.steps[max(self.steps)]
 
     def info(self, layer):
-        return self.monitor._tap._infos[layer]
+        return self.monitor._tap._known.infos[layer]
 
 
 def statistics(seen):

@@ -82,7 +82,7 @@ class _Watched:
         low: ``[inputs]`` smallest values, None before the first call.
         high: The largest.
         bias: Parameter or None.
-        spread: From ``[inputs]`` and indices of units to what each of their weights takes in.
+        spread: From numbers of each input and indices of units to those of what each of their weights takes in.
         norm: Behind it.
         rounding: Of its sums, relative to their size.
         last: Last step in which it was called.
@@ -348,13 +348,14 @@ def _sums(one: _Watched) -> Any:
     device = parameter.device if parameter.device.type in ("cpu", "cuda") else torch.device("cpu")
     rows, picked = one.weights.rows(parameter), torch.from_numpy(one.units).to(parameter.device)
     low, high = one.low.to(device), one.high.to(device)
+    best = torch.stack([high, low, torch.maximum(low.abs(), high.abs())])  # for positive weights
+    worst = torch.stack([low, high, -best[2]])  # for negative ones
     parts = []
     for some in picked.split(max(1, _BLOCK // max(1, int(rows.shape[1])))):
         weights = rows[some].to(device).double()
-        at_low, at_high = (weights * one.spread(bound, some.to(device)) for bound in (low, high))
-        upper, lower = torch.maximum(at_low, at_high).sum(1), torch.minimum(at_low, at_high).sum(1)
-        size = torch.maximum(at_low.abs(), at_high.abs()).sum(1)
-        parts.append(torch.stack([upper, lower, size]))
+        up, down = weights.clamp(min=0), weights.clamp(max=0)
+        own = some.to(device)
+        parts.append(_product(up, one.spread(best, own)) + _product(down, one.spread(worst, own)))
     sums = torch.cat(parts, 1)
     vectors = [(one.bias, 0.0)]
     if one.norm is not None:
@@ -364,6 +365,11 @@ def _sums(one: _Watched) -> Any:
         for value, default in vectors
     ]
     return torch.cat([sums, torch.stack(added)])
+
+
+def _product(weights: Any, values: Any) -> Any:
+    """``[3, k]``: weights ``[k, inputs]`` times values ``[3, inputs]``, or ``[3, k, inputs]``."""
+    return values @ weights.t() if values.dim() == 2 else (values * weights).sum(2)
 
 
 def _pending(one: _Watched, optimizer: Any, step: int) -> Callable[[], Certificates]:
@@ -468,11 +474,11 @@ def _pads(padding: Any) -> bool:
 
 
 def _spreading(kernel: int, groups: int, units_of_group: int) -> Callable[[Any, Any], Any]:
-    """From one number for each input channel to one for each weight of some units."""
+    """From numbers ``[..., channels]`` to ``[..., weights]``, for each of some units apart where there are groups."""
 
     def spread(values: Any, units: Any) -> Any:
         if groups > 1:
-            values = values.view(groups, -1)[units // units_of_group]
+            values = values.unflatten(-1, (groups, -1))[..., units // units_of_group, :]
         return values.repeat_interleave(kernel, -1) if kernel > 1 else values
 
     return spread

@@ -8,12 +8,8 @@ passes no other module has a hook, and on other steps these return at once.
 from __future__ import annotations
 
 import sys
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from statistics import median
-from time import perf_counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -26,28 +22,22 @@ from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.certificate import Certificates
 from deadunits_tb.taps.torch import private as torch_private
+from deadunits_tb.taps.torch.clock import OwnTime, StepTime
 from deadunits_tb.taps.torch.compiled import LATE, Call, CompiledModules, Repeated
 from deadunits_tb.taps.torch.distributed import Follower, Processes
 from deadunits_tb.taps.torch.follow import Follow
+from deadunits_tb.taps.torch.known_layers import KnownLayers
 from deadunits_tb.taps.torch.layers import UnitLayer, renamed, signature, survey
+from deadunits_tb.taps.torch.looking import Look
+from deadunits_tb.taps.torch.passes import Pass, Passes
 from deadunits_tb.taps.torch.ranges import Ranges
-from deadunits_tb.taps.torch.reductions import Reductions, value_summary
-from deadunits_tb.taps.torch.step import LayerStep, Packed, StepSums, known_consumers, named
+from deadunits_tb.taps.torch.reductions import Reductions
+from deadunits_tb.taps.torch.step import Packed, StepSums, known_consumers, named
 from deadunits_tb.taps.torch.weights import WeightWatch
 from deadunits_tb.thresholds import Thresholds
-from deadunits_tb.units import LayerInfo, Witness
 
-FRAMEWORK = "torch"
 _CALL_SECONDS = 3e-6
 """What a function mode costs for each call that it sees, on top of what is done there."""
-
-
-@dataclass(eq=False, slots=True)
-class Pass:
-    """One forward pass that is followed, and the hooks that exist only meanwhile."""
-
-    follow: Follow
-    hooks: list[Any] = field(default_factory=list)
 
 
 @dataclass(eq=False, slots=True)
@@ -56,37 +46,11 @@ class Finished:
 
     step: int
     sums: StepSums
-    fields: dict[str, Any]
-    numbers: dict[str, float]
-    looked: bool
+    look: Look
     own: float
     seconds: float
     merged: tuple[dict[str, float], dict[str, Any], list[packed.Call], frozenset[int]] | None = None
     proofs: Callable[[], Mapping[str, Certificates]] | None = None
-
-
-class OwnTime:
-    """Adds up the time spent in our own work."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._depth = 0
-        self._began = 0.0
-
-    def __enter__(self) -> None:
-        self._depth += 1
-        if self._depth == 1:
-            self._began = perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self.seconds += perf_counter() - self._began
-
-    def take(self) -> float:
-        """What was spent since it was last asked."""
-        seconds, self.seconds = self.seconds, 0.0
-        return seconds
 
 
 class UnitTap:
@@ -131,17 +95,13 @@ class UnitTap:
         self._reductions = Reductions()
         self._weights = WeightWatch()
         self._ranges = Ranges()
-        self._local = threading.local()
-        self._passes: list[Pass] = []
-        self._compiled = CompiledModules(self._call_wanted, self._step_aside, self._fail, model)
-        self._clock = OwnTime()
-        self._infos: dict[str, LayerInfo] = {}
+        self._passes = Passes()
+        self._compiled = CompiledModules(self._call_wanted, self._passes.step_aside, self._fail, model)
+        self._clock, self._step_time = OwnTime(), StepTime()
+        self._known = KnownLayers(monitor, outputs_named=outputs is not None)
         self._looked: dict[str, WeightObservation] = {}
         self._latest: object = None
-        self._durations: deque[float] = deque(maxlen=16)
-        self._last_end = perf_counter()
         self._said: set[str] = set()
-        self._learnt: tuple[Any, ...] = ()
         self._passed = self._ever_passed = False
         self._finished: Finished | None = None
         self._handed_over = first_step - 1
@@ -167,8 +127,7 @@ class UnitTap:
         """Take every hook away."""
         while self._handles:
             self._handles.pop().remove()
-        for one in list(self._passes):
-            self._end_pass(one)
+        self._passes.end_all()
         self._compiled.close()
         if self._sums is not None:
             self._sums.close()
@@ -184,9 +143,8 @@ class UnitTap:
             frame: In which it runs, None where its end will be told for certain.
             inputs: Of the model.
         """
-        stack = self._stack()
-        self._drop_interrupted()
-        if stack or not self._counts():
+        self._passes.drop_interrupted()
+        if self._passes.here is not None or not self._counts():
             return None
         try:
             with self._clock, torch.no_grad():
@@ -195,9 +153,12 @@ class UnitTap:
                 assert self._sums is not None
                 self._avoid_late_compiled()
                 opened = Pass(Follow(self._survey, self._sums, frame, self._clock, self._ranges.of_pass()))
-                self._passes.append(opened)
-                stack.append(opened)
-                self._hook_modules(opened, lambda module: id(module) not in self._compiled.inside)
+                self._passes.begin(opened)
+                # The model's own hooks are being run already.
+                opened.hook_modules(
+                    self._survey,
+                    lambda module: module is not self._model and id(module) not in self._compiled.inside,
+                )
                 opened.follow.__enter__()
             return opened
         except Exception as error:
@@ -212,8 +173,7 @@ class UnitTap:
             return False
         assert self._sums is not None
         self._sums.settle()
-        if self._looks and not self._prepared:
-            self._prepare(inputs)
+        self._look.prepare(inputs, self._layers, tokens=self._survey.tokens)
         return True
 
     def finish_pass(self, opened: Pass | None, outputs: Any, *, failed: bool) -> None:
@@ -227,7 +187,7 @@ class UnitTap:
         if opened is None:
             return
         follow = opened.follow
-        self._end_pass(opened)
+        self._passes.end(opened)
         if failed or self._monitor.stopped:
             return
         try:
@@ -246,10 +206,9 @@ class UnitTap:
             self.begin_pass(sys._getframe(2), (*args, *kwargs.values()))
 
     def _leave(self, module: Any, args: Any, output: Any) -> None:
-        stack = self._stack()
-        if module is not self._model or not stack:
+        opened, frame = self._passes.here, sys._getframe(2)
+        if module is not self._model or opened is None:
             return
-        opened, frame = stack[-1], sys._getframe(2)
         began = opened.follow.frame
         if began is None or frame not in (began, began.f_back):  # f_back where forward raised
             return  # a model may call itself
@@ -258,12 +217,6 @@ class UnitTap:
             if layer.module is module and not failed:
                 opened.follow.module_output(layer, args, output)
         self.finish_pass(opened, output, failed=failed)
-
-    def _stack(self) -> list[Pass]:
-        stack: list[Pass] | None = getattr(self._local, "stack", None)
-        if stack is None:
-            stack = self._local.stack = []
-        return stack
 
     def _counts(self) -> bool:
         """Whether a forward pass that begins now is one of training."""
@@ -281,25 +234,12 @@ class UnitTap:
 
     def _call_wanted(self, module: Any, inputs: Sequence[Any]) -> StepSums | None:
         """The step of which a compiled module's call is observed, None if it is not."""
-        if self._stack():
+        if self._passes.here is not None:
             return self._sums
         if module is not self._model or not self._counts():
             return None
         with self._clock, torch.no_grad():
             return self._sums if self._observes(inputs) else None
-
-    def _step_aside(self) -> Callable[[], None]:
-        """The compiler must not see our function mode; gives what puts it back."""
-        stack = self._stack()
-        opened = stack[-1] if stack else None
-        if opened is not None:
-            torch_private.remove_mode(opened.follow)
-
-        def put_back() -> None:
-            if opened is not None and opened in self._passes:
-                opened.follow.__enter__()
-
-        return put_back
 
     def _avoid_late_compiled(self) -> None:
         late = self._compiled.later(self._model)
@@ -338,12 +278,12 @@ class UnitTap:
         inside = {id(module) for module in call.module.modules()}
         with call.as_it_was():
             try:
-                self._hook_modules(opened, lambda module: id(module) in inside)
+                opened.hook_modules(self._survey, lambda module: id(module) in inside)
                 with call.autocasting():
                     opened.follow.__enter__()
                     outputs = call.module(*call.args, **call.kwargs)
             finally:
-                self._end_pass(opened)
+                self._passes.end(opened)
             if opened.follow.failure is not None:
                 raise opened.follow.failure
             with torch.no_grad():
@@ -354,44 +294,11 @@ class UnitTap:
                 f"{name} (gradient)", f"it could not be computed again outside of the compiler: {problem}"
             )
 
-    def _hook_modules(self, opened: Pass, allowed: Callable[[Any], bool]) -> None:
-        follow = opened.follow
-
-        def output_of(layer: UnitLayer) -> Callable[..., None]:
-            return lambda module, args, output: follow.module_output(layer, args, output)
-
-        for layer in self._survey.by_module:
-            root_runs = layer.module is self._model and not self._compiled.repeating  # its hooks are being run already
-            if root_runs or not allowed(layer.module):
-                continue
-            opened.hooks.append(layer.module.register_forward_hook(output_of(layer)))
-        for module, function in self._survey.activations:
-            if not allowed(module):
-                continue
-            opened.hooks.append(
-                module.register_forward_pre_hook(lambda _, args, name=function: follow.enter_activation(args, name))
-            )
-            opened.hooks.append(module.register_forward_hook(lambda _, __, output: follow.leave_activation(output)))
-
-    def _end_pass(self, opened: Pass) -> None:
-        torch_private.remove_mode(opened.follow)
-        while opened.hooks:
-            opened.hooks.pop().remove()
-        for passes in (self._passes, self._stack()):
-            if opened in passes:
-                passes.remove(opened)
-
-    def _drop_interrupted(self) -> None:
-        """End passes that an interrupt from the keyboard has left open: PyTorch calls no hook then."""
-        for opened in list(self._stack()):
-            if opened.follow.frame is not None and not torch_private.running(opened.follow.frame):
-                self._end_pass(opened)
-
     # Steps
 
     def end_step(self, loss: Any = None, step: int | None = None) -> None:
         """What a user says at the end of a step: its loss, and its number where that is not as counted here."""
-        self._drop_interrupted()
+        self._passes.drop_interrupted()
         if self._monitor.stopped:
             return
         if not self._ever_passed:
@@ -424,12 +331,13 @@ class UnitTap:
 
     def _hand_over(self, finished: Finished, loss: Any) -> None:
         if isinstance(loss, torch.Tensor):
-            finished.fields["loss"] = loss.detach().float().mean()
+            finished.look.fields["loss"] = loss.detach().float().mean()
         elif loss is not None:
-            finished.numbers["loss"] = float(loss)
+            finished.look.numbers["loss"] = float(loss)
         numbers, tensors, layer_calls, relu_like = finished.merged or finished.sums.fields()
-        self._learn(finished.sums.layers)
-        ready = Packed(finished.numbers | numbers, finished.fields | tensors, tuple(layer_calls), relu_like)
+        # Calls that were repeated come last.
+        self._known.learn(self._survey, finished.sums.layers, self._weights.methods, in_order=not self._compiled.any)
+        ready = Packed(finished.look.numbers | numbers, finished.look.fields | tensors, tuple(layer_calls), relu_like)
         finished.sums.close()
         self._handed_over = finished.step
         if finished.proofs is not None and isinstance(self._monitor, Monitor):
@@ -447,7 +355,7 @@ class UnitTap:
 
         self._monitor.observe(
             finished.step,
-            looked if finished.looked else packed_step,
+            looked if finished.look.wanted else packed_step,
             learning_rate=packed_step.learning_rate,
             seconds=finished.own,
         )
@@ -463,11 +371,7 @@ class UnitTap:
     def _new_step(self) -> None:
         self._decided: bool | None = None
         self._sums: StepSums | None = None
-        self._looks = self._prepared = False
-        self._before: dict[str, list[Any]] = {}
-        self._versions: list[int] = []
-        self._fields: dict[str, Any] = {}
-        self._numbers: dict[str, float] = {}
+        self._look = Look(self._weights, self._optimizer, self._model.parameters)
         self._passed = False
         self._compiled.forget()
 
@@ -480,32 +384,21 @@ class UnitTap:
             else:
                 self._decided = self.step == together.next_step and not self._monitor.stopped
             if self._decided:
-                self._looks = self._monitor.will_record(self.step) if together is None else together.looks
+                self._look.wanted = self._monitor.will_record(self.step) if together is None else together.looks
                 self._sums = StepSums(
                     self._reductions, self._thresholds, self._scale, lambda: self._scaler, lambda: self._clock
                 )
-                if self._looks and signature(self._model) != self._survey.signature:
+                if self._look.wanted and signature(self._model) != self._survey.signature:
                     self._survey = renamed(survey(self._model, self._chosen, self._outputs), self._survey)
                 if together is None and isinstance(self._monitor, Monitor):
                     self._ranges.begin(self.step, self._monitor.silent_units, self._survey.watched)
         return self._decided
 
-    def _prepare(self, inputs: Sequence[Any]) -> None:
-        """Before the first pass of a step that looks at more: what will not be as it is then."""
-        self._prepared = True
-        numbers = [tensor for tensor in _tensors(inputs) if self._is_numeric(tensor)]
-        if numbers:
-            with torch.no_grad():
-                self._fields["inputs"] = value_summary(numbers)
-        if self._optimizer is None:
-            self._versions = [parameter._version for parameter in self._model.parameters() if _has_numbers(parameter)]
-            self._before = self._weights.before(self._layers())
-
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if self._monitor.stopped or torch.compiler.is_compiling():
             return None
         try:
-            self._drop_interrupted()
+            self._passes.drop_interrupted()
             with self._clock, torch.no_grad():
                 if self._passed or _closure(args, kwargs):
                     self.hand_over()
@@ -518,11 +411,11 @@ class UnitTap:
                     if self._sums.unscaled_by is not None:
                         self._sums.unscaled_by = self._sums.unscaled_by.clone()
                 self._repeat_calls()
-                if self._looks:
-                    self._before = self._weights.before(self._layers())
+                if self._look.wanted:
+                    self._look.before(self._layers)
                     self._ranges.before_step()
                     if not _closure(args, kwargs):
-                        self._look_at_gradients()
+                        self._look.gradients(self._layers)
                 if self._compiled.any and _closure(args, kwargs):
                     return self._repeating_closures(args, kwargs)
         except Exception as error:
@@ -555,8 +448,8 @@ class UnitTap:
             return
         try:
             with self._clock, torch.no_grad():
-                if self._sums is not None and self._looks and _closure(args, kwargs) and not self._monitor.stopped:
-                    self._look_at_gradients()
+                if self._look.wanted and _closure(args, kwargs) and not self._monitor.stopped:
+                    self._look.gradients(self._layers)
                 if not self._passed and not self._monitor.stopped:
                     self._say_not_passed()
                 self._finish_step(moved=True)
@@ -580,16 +473,13 @@ class UnitTap:
     def _end_own_step(self) -> None:
         """Without an optimizer, a step is what lies between two calls of :meth:`end_step` with a pass between them."""
         moved = False
-        if self._looks and self._sums is not None:
-            versions = [parameter._version for parameter in self._model.parameters() if _has_numbers(parameter)]
-            moved = versions != self._versions  # otherwise the weights are changed later, and not where we can see it
-            self._look_at_gradients()
+        if self._look.wanted:
+            moved = self._look.moved
+            self._look.gradients(self._layers)
         self._finish_step(moved=moved)
 
     def _finish_step(self, *, moved: bool) -> None:
-        now = perf_counter()
-        seconds, self._last_end = self._plausible(now - self._last_end), now
-        sums = self._sums
+        seconds, sums = self._step_time.end(), self._sums
         step, self.step = self.step, self.step + 1
         if self._processes is not None and step == self._processes.next_step:
             self._finish_together(self._processes, step, seconds, moved=moved)
@@ -605,10 +495,8 @@ class UnitTap:
             self._fail(sums.failure)
             return
         self._look_around(sums, moved=moved)
-        proofs = self._ranges.after_step(self._optimizer) if self._looks and moved else None
-        self._finished = Finished(
-            step, sums, self._fields, self._numbers, self._looks, self._clock.take(), seconds, None, proofs
-        )
+        proofs = self._ranges.after_step(self._optimizer) if self._look.wanted and moved else None
+        self._finished = Finished(step, sums, self._look, self._clock.take(), seconds, None, proofs)
         self._new_step()
 
     def _finish_together(self, together: Processes, step: int, seconds: float, *, moved: bool) -> None:
@@ -644,38 +532,19 @@ class UnitTap:
             )
         elif seen is not None and seen[2] and sums is not None:
             units = {call.layer: seen[1][f"{call.tap}:shift"].numel() for call in seen[2]}
-            numbers, tensors = together.merge(seen[0], {**self._fields, **seen[1]}, seen[3], units)
+            numbers, tensors = together.merge(seen[0], {**self._look.fields, **seen[1]}, seen[3], units)
             names = sorted(units)
-            together.share_scales(names, [self._known_scale(name) for name in names], device)
+            together.share_scales(names, [self._known.scale(name) for name in names], device)
             if together.first:
                 merged = numbers, tensors, seen[2], seen[3]
-                self._finished = Finished(
-                    step, sums, {}, self._numbers, self._looks, self._clock.take(), seconds, merged
-                )
+                self._look.fields = {}
+                self._finished = Finished(step, sums, self._look, self._clock.take(), seconds, merged)
             else:
                 sums.close()
         self._new_step()
 
     def _look_around(self, sums: StepSums, *, moved: bool) -> None:
-        """Of a step that is over: its weights, if it is one that looks at them, and the learning rate."""
-        fields, numbers = self._fields, self._numbers
-        if self._looks:
-            fields |= self._weights.around(self._before, self._layers(), moved=moved)
-            fields |= self._weights.outgoing(known_consumers(sums.layers.values()))
-        rate = self._learning_rate()
-        if isinstance(rate, torch.Tensor):
-            fields["learning_rate"] = rate.detach().clone()
-        elif rate is not None:
-            numbers["learning_rate"] = rate
-
-    def _look_at_gradients(self) -> None:
-        scale = skipped = None
-        optimizer = self._optimizer
-        if getattr(optimizer, "_step_supports_amp_scaling", False):  # such unscale, and skip, within the step
-            scale, skipped = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
-        self._fields |= self._weights.gradients(self._layers(), scale)
-        if skipped is not None:
-            self._fields["skipped"] = skipped.detach().clone()
+        self._look.around(self._layers, lambda: known_consumers(sums.layers.values()), moved=moved)
 
     def _layers(self) -> dict[str, UnitLayer]:
         """Those whose weights are known, by name."""
@@ -683,20 +552,6 @@ class UnitTap:
         if self._sums is not None:
             found |= {step.layer.name: step.layer for step in self._sums.layers.values()}
         return found
-
-    def _learning_rate(self) -> Any:
-        if self._optimizer is None:
-            return None
-        rates = [group["lr"] for group in self._optimizer.param_groups if "lr" in group]
-        if not rates:
-            return None
-        return rates[0] if isinstance(rates[0], torch.Tensor) else max(float(rate) for rate in rates)
-
-    def _plausible(self, seconds: float) -> float:
-        """Duration of a step, which lasts until the next one: without what an evaluation in between took."""
-        known = median(self._durations) if len(self._durations) >= 3 else seconds
-        self._durations.append(seconds)
-        return min(seconds, 10 * known)
 
     def _renumber(self, step: int) -> None:
         if not isinstance(step, int) or isinstance(step, bool) or step <= self._handed_over:
@@ -713,66 +568,7 @@ class UnitTap:
     def _scale(self, layer: str) -> float | None:
         if self._processes is not None:
             return self._processes.scales.get(layer)
-        return self._known_scale(layer)
-
-    def _known_scale(self, layer: str) -> float | None:
-        return self._monitor.scale(layer) if layer in self._infos else None
-
-    def _is_numeric(self, tensor: Any) -> bool:
-        if not tensor.numel() or tensor.layout != torch.strided or tensor.is_complex():
-            return False
-        # Where there are embeddings whole numbers are names of tokens, elsewhere perhaps pixels.
-        return bool(tensor.is_floating_point() or (tensor.dtype != torch.bool and not self._survey.tokens))
-
-    # What is known of layers
-
-    def _learn(self, layers: Mapping[tuple[str, str | None], LayerStep]) -> None:
-        signature = (self._survey, len(self._weights.methods), *(step.signature for step in layers.values()))
-        if signature == self._learnt:
-            return
-        self._learnt = signature
-        by_name: dict[str, list[LayerStep]] = {}
-        for step in layers.values():
-            by_name.setdefault(step.layer.name, []).append(step)
-        for name in sorted(by_name, key=self._place) if self._compiled.any else by_name:  # repeated ones come last
-            steps = by_name[name]
-            info = self._info(name, steps)
-            if self._infos.get(name) != info:
-                self._infos[name] = info
-                self._monitor.add_layer(info)
-            if any(step.without_gradients for step in steps):
-                self._monitor.skip(
-                    f"{name} (gradient)",
-                    "it runs with gradients disabled, as in reentrant checkpointing, so only its activations are seen",
-                )
-        for name in self._survey.watched:
-            if name not in self._infos:
-                self._monitor.skip(name, "not called in an observed training step")
-
-    def _place(self, name: str) -> int:
-        names = list(self._survey.watched)
-        return names.index(name) if name in names else len(names)
-
-    def _info(self, name: str, steps: list[LayerStep]) -> LayerInfo:
-        first, known = steps[0], self._infos.get(name)
-        layer, functions = first.layer, {step.function for step in steps}
-        units = int(first.sums["shift"].numel())
-        witness: Witness = first.witness if any(step.differentiable for step in steps) else "none"
-        consumers = known_consumers(steps).get(name)
-        return LayerInfo(
-            name=name,
-            kind=layer.kind,
-            order=known.order if known else len(self._infos),
-            units=units,
-            activation_function=first.function if len(functions) == 1 else "custom",
-            fan_in=layer.fan_in if known is None or known.fan_in is None else known.fan_in,  # costly to tell
-            fan_out=None if consumers is None else sum(one.weights for one in consumers),
-            role="output" if layer.is_output or (self._outputs is None and first.is_output) else "hidden",
-            framework=FRAMEWORK,
-            witness=witness,
-            tokens=self._survey.tokens and not layer.convolution and any(step.positions for step in steps),
-            weight_delta=self._weights.methods.get(name, "none"),
-        )
+        return self._known.scale(layer)
 
     def _say_once(self, what: str, sentence: str) -> None:
         if what not in self._said:
@@ -781,8 +577,7 @@ class UnitTap:
 
     def _fail(self, error: Exception) -> None:
         self._monitor.report("tap", error)
-        for opened in list(self._passes):
-            self._end_pass(opened)
+        self._passes.end_all()
         if self._sums is not None:
             self._sums.close()
         self._finished = None
@@ -792,20 +587,6 @@ class UnitTap:
 def _closure(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether an optimizer's step was given a function that runs the forward and backward passes."""
     return any(callable(value) for value in (*args, *kwargs.values()))
-
-
-def _has_numbers(parameter: Any) -> bool:
-    return not isinstance(parameter, torch.nn.parameter.UninitializedTensorMixin)
-
-
-def _tensors(values: Sequence[Any]) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
-        elif isinstance(value, Mapping):
-            yield from _tensors(tuple(value.values()))
 
 
 def _without_zeroed_gradients(observation: StepObservation) -> StepObservation:
