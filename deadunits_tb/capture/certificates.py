@@ -224,10 +224,15 @@ def certificates(
 
 
 class Proofs:
-    """Certificates that wait for the record that they belong to."""
+    """Certificates that wait for the records that they belong to.
+
+    They are made more seldom than records. A record holds them where they are new, or speak of other dead units.
+    """
 
     def __init__(self) -> None:
         self._waiting: Callable[[], Mapping[str, Certificates]] | None = None
+        self._held: dict[str, Certificates] = {}
+        self._written: dict[str, Int] = {}
 
     def wait(self, fetch: Callable[[], Mapping[str, Certificates]]) -> None:
         """Keep what gives the certificates of some layers, by name; the latest counts."""
@@ -237,13 +242,20 @@ class Proofs:
         """The same records, those of layers with dead units with what can be proved of these."""
         fetch, self._waiting = self._waiting, None
         found = fetch() if fetch is not None else {}
-        return [self._certified(record, found.get(record.layer)) for record in records]
+        self._held |= found
+        for name in found:
+            self._written.pop(name, None)
+        return [self._certified(record) for record in records] if self._held else list(records)
 
-    def _certified(self, record: LayerRecord, held: Certificates | None) -> LayerRecord:
-        dead = record.states == UnitState.DEAD
-        if held is None or not dead.any():
+    def _certified(self, record: LayerRecord) -> LayerRecord:
+        held = self._held.get(record.layer)
+        if held is None:
             return record
-        held = held.only(dead)
+        dead = record.states == UnitState.DEAD
+        held, written = held.only(dead), self._written.get(record.layer)
+        if not dead.any() or (written is not None and np.array_equal(written, held.units)):
+            return record
+        self._written[record.layer] = held.units
         return replace(record, certificates=held) if held.reason or len(held.units) else record
 
 

@@ -31,6 +31,9 @@ T = torch.Tensor
 _BLOCK = 1 << 20
 """Weights that are worked on at a time, in float64."""
 
+RARER = 1.05
+"""A layer is looked at again when training is by a twentieth further: about 200 times in 20,000 steps."""
+
 _UNKNOWN_WEIGHTS = "its weights are not one parameter of a linear layer or a convolution"
 _NO_OPTIMIZER = "no optimizer was given, so what still moves its units is not known"
 _OWN_BIAS = "its bias is no parameter"
@@ -153,6 +156,7 @@ class Ranges:
         self._tags: dict[int, _Tag] = {}
         self._step = 0
         self._known: Mapping[str, Int] = {}
+        self._told: dict[str, tuple[int, Int]] = {}
         self._failed = False
 
     def of_pass(self) -> Ranges | None:
@@ -199,24 +203,34 @@ class Ranges:
     def before_step(self) -> None:
         """The optimizer is about to change the weights, in a step that becomes a record."""
         try:
-            for one in self._watched.values():
-                one.before = None if self._failed or one.missing() else (one.calls, _sums(one))
+            for name, one in self._watched.items():
+                ready = not self._failed and self._due(name) and not one.missing()
+                one.before = (one.calls, _sums(one)) if ready else None
         except Exception as error:
             self._give_up(error)
+
+    def _due(self, name: str) -> bool:
+        """Whether a layer is looked at: when other units are silent, and otherwise ever more seldom."""
+        step, units = self._told.get(name, (-1, None))
+        return units is None or self._step >= RARER * step or not np.array_equal(units, self._known[name])
 
     def after_step(self, optimizer: Any) -> Callable[[], Mapping[str, Certificates]] | None:
         """It has.
 
         Returns:
-            Fetches what can be proved of each layer with silent units; None if there are none.
+            Fetches what can be proved of each layer with silent units that is due; None if there are none.
         """
-        if not (self._watched or self._refused):
+        due = {name for name in (*self._watched, *self._refused) if self._due(name)}
+        if not due:
             return None
         step = self._step
-        refused = {name: Certificates.none(step, reason) for name, reason in self._refused.items()}
+        refused = {name: Certificates.none(step, reason) for name, reason in self._refused.items() if name in due}
         found: dict[str, Callable[[], Certificates]] = {}
+        self._told |= {name: (step, self._known[name]) for name in due}
         try:
             for name, one in self._watched.items():
+                if name not in due:
+                    continue
                 reason = _NO_OPTIMIZER if optimizer is None else one.missing()
                 if reason:
                     refused[name] = Certificates.none(step, reason)
@@ -241,6 +255,7 @@ class Ranges:
         self._watched.clear()
         self._by_parameter.clear()
         self._tags.clear()
+        self._told.clear()
         self._refused = {name: f"the monitor could not: {type(error).__name__}: {error}" for name in self._known}
 
     # One call
