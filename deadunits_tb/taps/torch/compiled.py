@@ -22,8 +22,9 @@ import torch
 from deadunits_tb.errors import InvalidArgumentError, MissingDependencyError
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.distributed import is_sharded
-from deadunits_tb.taps.torch.follow import Tap, Trail, tensors_of
+from deadunits_tb.taps.torch.follow import tensors_of
 from deadunits_tb.taps.torch.step import StepSums
+from deadunits_tb.taps.torch.trails import Tap, Trail
 
 LATE = "it was compiled after watch(): compile the model first, then watch it"
 """Why a module is not observed."""

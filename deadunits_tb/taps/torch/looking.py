@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from deadunits_tb.taps.torch.follow import Consumer
 from deadunits_tb.taps.torch.layers import UnitLayer
 from deadunits_tb.taps.torch.reductions import value_summary
 from deadunits_tb.taps.torch.step import Fields
+from deadunits_tb.taps.torch.trails import Consumer
 from deadunits_tb.taps.torch.weights import WeightWatch
 
 Layers = Callable[[], Mapping[str, UnitLayer]]

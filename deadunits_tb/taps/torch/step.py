@@ -19,9 +19,9 @@ import torch
 from deadunits_tb.capture.activation_functions import output_limits
 from deadunits_tb.capture.packed import Call, Layout
 from deadunits_tb.taps.torch import private as torch_private
-from deadunits_tb.taps.torch.follow import Consumer, Tap, Trail
 from deadunits_tb.taps.torch.layers import UnitLayer
 from deadunits_tb.taps.torch.reductions import Reductions, Sums, merge_sums
+from deadunits_tb.taps.torch.trails import Consumer, Tap, Trail
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE, Witness
 

@@ -10,8 +10,8 @@ import torch
 
 from deadunits_tb.capture.weight_history import EXACT_BYTES
 from deadunits_tb.taps.torch.distributed import is_sharded, own_part
-from deadunits_tb.taps.torch.follow import Consumer
 from deadunits_tb.taps.torch.layers import UnitLayer, sizes
+from deadunits_tb.taps.torch.trails import Consumer
 
 _SIGNS = 32  # random signs: the estimated norm has a standard deviation of 1 / sqrt(2 * 32) = 12.5 %
 
