@@ -14,9 +14,10 @@ AXE = pathlib.Path(__file__).resolve().parents[2] / "frontend" / "node_modules" 
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 VIEWS: dict[str, dict[str, Any]] = {
     "overview": {"run": "dying"},
+    "comparison": {"run": "dying", "versus": "healthy"},
     "layer": {"run": "dying", "layer": "hidden_1"},
     "unit": {"run": "dying", "layer": "hidden_1", "unit": 3},
-    "tables": {"run": "dying", "layer": "hidden_1", "tables": "heatmap,counts,distribution"},
+    "tables": {"run": "dying", "layer": "hidden_1", "tables": "heatmap,events,counts,distribution"},
     "thresholds": {"run": "dying", "panel": "thresholds"},
     "help": {"run": "dying", "panel": "help"},
 }

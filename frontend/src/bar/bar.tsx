@@ -12,6 +12,8 @@ import { VerdictNote } from "./verdict_note";
 export function Bar() {
   const store = useStore();
   const { ref, size } = useSize<HTMLElement>();
+  const { layer, versus } = store.place.value;
+  const comparing = layer === null && versus !== null; // counts and steps of one run say nothing of two
   useSignalEffect(() => {
     // What sticks below the bar must know where it ends; narrow windows wrap it.
     document.documentElement.style.setProperty("--bar-height", `${size.value.height + 1}px`);
@@ -23,7 +25,7 @@ export function Bar() {
         <VersusChooser />
         <LayerChooser />
         <span class="spacer" />
-        <StepRange />
+        {!comparing && <StepRange />}
         <ThresholdButton />
         <ExportLink />
         <button
@@ -38,7 +40,7 @@ export function Bar() {
         </button>
       </div>
       <div class="bar-row legend-row">
-        <Legend />
+        {!comparing && <Legend />}
         <span class="spacer" />
         <VerdictNote />
       </div>

@@ -36,7 +36,11 @@ export function EventsChart({ model }: { readonly model: HeatmapModel }) {
         height={HEIGHT}
         label={`Events of layer ${layer.layer} over steps: ${totalsText(events)}`}
         ticks={[{ share: 0.5, text: "" }]}
-        side={<Counts events={events} model={model} />}
+        side={
+          <div class="event-counts">
+            <Counts events={events} model={model} />
+          </div>
+        }
       >
         <Bars events={events} model={model} />
       </PlotRow>

@@ -158,7 +158,8 @@ export function drawEvents(
   const side = Math.min(11, (size.height / (view.bottom - view.top)) * 0.85);
   context.lineJoin = "round";
   for (const { row, position, kind } of marks) {
-    const [x, y] = [xOf(view, size, position) - side / 2, yOf(view, size, row + 0.5) - side / 2];
+    const center = Math.min(Math.max(xOf(view, size, position), side * 0.6), size.width - side * 0.6);
+    const [x, y] = [center - side / 2, yOf(view, size, row + 0.5) - side / 2];
     const unit = (scale * side) / 12;
     const path = new Path2D(EVENT_GLYPHS[kind]);
     context.setTransform(unit, 0, 0, unit, x * scale, y * scale);
