@@ -46,11 +46,12 @@ STATES: Mapping[UnitState, StateText] = {
         thresholds=("dying_share", "sparse_significance"),
     ),
     UnitState.DORMANT: StateText(
-        rule="The mean absolute output is at most {dormant_share} of the layer's mean.",
+        rule="The mean absolute output is at most {dormant_share} of the layer's mean, and it is no ReLU that fires on "
+        "fewer than {dying_share} of the recent examples: that is small on average however strongly it fires.",
         means="The unit fires, but so weakly beside its neighbours that it contributes next to nothing.",
         not_="It is measured against its own layer, so a layer that is small as a whole has no dormant units. It still "
         "receives an error signal and may come back by itself.",
-        thresholds=("dormant_share",),
+        thresholds=("dormant_share", "dying_share"),
     ),
     UnitState.STAGNANT: StateText(
         rule="The weights are trainable and other weights of the run move, yet the update ratio stayed below "
@@ -71,7 +72,7 @@ STATES: Mapping[UnitState, StateText] = {
     ),
     UnitState.CONSTANT: StateText(
         rule="Between its smallest and its largest output lies at most {constant_range} of the layer's scale, and the "
-        "unit is not silent. In a layer without activation function also where it is always zero.",
+        "unit fires, on half of the examples at least. In a layer without activation function also where it is always zero.",
         means="The unit says the same whatever the input: it is a bias in disguise.",
         not_="It is not silent. It adds a fixed value to the next layer, so removing it alone changes the output.",
         thresholds=("constant_range",),

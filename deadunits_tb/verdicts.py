@@ -30,6 +30,7 @@ Mask = npt.NDArray[np.bool_]
 
 CONSTANT_POSITIONS = 8
 """A spread over fewer positions than this says nothing about constancy."""
+_HALF = 0.5
 _BFLOAT16_STEP = 2.0**-7
 """Largest relative distance of two neighbouring bfloat16 numbers."""
 LINGERING = np.isin(
@@ -101,7 +102,7 @@ def candidates(
         return _lookup(window, fired, evidence, finite, t)
     elif judges_silence(info):
         found[_sparse(window, fired, evidence, t)] = UnitState.SPARSE
-        found[_dormant(info, statistics, fired, finite, t)] = UnitState.DORMANT
+        found[_dormant(info, window, statistics, fired, evidence, finite, t)] = UnitState.DORMANT
     found[_stagnant(window, statistics, fired, t)] = UnitState.STAGNANT
     if fired is not None:
         if judges_silence(info):
@@ -244,14 +245,26 @@ def _move(found: Byte, window: Window, memory: Memory, t: Thresholds) -> Memory:
     )
 
 
-def _dormant(info: LayerInfo, statistics: Statistics, fired: Float, finite: Mask, t: Thresholds) -> Mask | slice:
+def _dormant(
+    info: LayerInfo,
+    window: Window,
+    statistics: Statistics,
+    fired: Float,
+    evidence: Evidence,
+    finite: Mask,
+    t: Thresholds,
+) -> Mask | slice:
     size = statistics.get("mean_abs")
     if size is None or not finite.any():
         return slice(0, 0)
     mean = float(np.mean(size[finite], dtype=np.float64))
     small = (size <= t.dormant_share * mean) & (mean > 0)
-    # A window in which a ReLU did not fire does not say how strongly it does: a rare one is sparse, not dormant.
-    return small & (fired > 0) if info.relu_like else small
+    if info.relu_like:  # one that seldom fires is small on average however strongly it does: sparse, not dormant
+        small &= fired > 0
+        few = np.flatnonzero(small & (fired < REFERENCE_SHARE))
+        recent = recent_rate(evidence.reference[few])
+        small[few] = recent - 2 * np.sqrt(recent / recent_examples(window, t)) >= t.dying_share
+    return small
 
 
 def _stagnant(window: Window, statistics: Statistics, fired: Float | None, t: Thresholds) -> Mask | slice:
@@ -323,8 +336,8 @@ def _constant(
     with np.errstate(invalid="ignore"):  # Inf - Inf: such units are non-finite anyway
         rounding = _BFLOAT16_STEP * np.maximum(np.abs(low), np.abs(high))
         flat = (std <= spread) & (high - low <= spread + rounding)
-    # Of outputs a class that is never wanted may be silent for good: of a softmax, too, constant is what fires.
-    return flat if info.activation_function in (None, "linear") else flat & (fired > 0)
+    # What is constant and not silent fires always. A softmax may be silent, too, for a class that is never wanted.
+    return flat if info.activation_function in (None, "linear") else flat & (fired >= _HALF)
 
 
 def _saturated(info: LayerInfo, statistics: Statistics, t: Thresholds) -> Mask | slice:

@@ -99,16 +99,19 @@ def dense(*between, inputs=64, units=12, classes=10):
     return nn.Sequential(nn.Linear(inputs, units), *between, nn.Linear(units, classes))
 
 
+@pytest.mark.parametrize("beside", ["nobody", "beside others"])
 @both
-def test_sparse_relus(planted, tmp_path):
-    """Units that fire on 0.4 to 4 % of the examples."""
+def test_sparse_relus(planted, beside, tmp_path):
+    """Units that fire on 0.3 to 4 % of the examples, alone or beside others that fire on half of them."""
     torch.manual_seed(0)
     data = torch.randn(20_000, 16), torch.randint(0, 10, (20_000,))
     model = dense(inputs=16)
     with torch.no_grad():
-        rates = torch.logspace(np.log10(0.004), np.log10(0.04), 12)
+        rates = torch.logspace(-2.5, -1.4, 12)
         before = F.linear(data[0], model[0].weight)
         model[0].bias.copy_(torch.stack([-before[:, i].quantile(1 - rate) for i, rate in enumerate(rates)]))
+        if beside == "beside others":
+            model[0].bias[6:] = 0.0
     kill(model[0], planted)
     found = trained(
         model, tmp_path, data=data, steps=24, batch=512, optimizer=torch.optim.SGD(model.parameters(), 0.01)

@@ -30,36 +30,43 @@ from deadunits_tb.units import UnitState
 console = Console()
 
 IN_FRAMEWORKS = (
-    "states/relu-0", "states/relu-rare", "states/tanh", "states/gelu", "states/frozen",
+    "states/",
     "sgd-3", "adam-0.1", "adam-1e-7", "mean--0.5", "zero", "huge", "sigmoid-deep-", "spike-0", "tanh-large",
-    "tanh-bytes", "relu-bytes", "first-killed", "decay-adam", "one-class-0", "frozen-first", "pruned-0", "nan-0",
+    "tanh-bytes", "relu-bytes", "first-killed", "decay-adam", "one-class-0", "frozen-first", "pruned-0",
     "healthy/adam", "healthy/sgd", "healthy/gelu", "healthy/warm-up", "healthy/cosine-tail", "healthy/converged-0",
-    "healthy/fine-tuning-0", "killed",
+    "healthy/fine-tuning-0", "killed", "cnn", "lstm", "transformer", "healthy/cnn", "healthy/lstm",
+    "healthy/transformer",
 )  # fmt: skip
-"""What is trained in every framework, by the beginning of its name; NumPy, the cheapest, trains everything."""
+"""What is trained in every framework, by the beginning of its name; NumPy, the cheapest, trains every dense network."""
 
 
-def recipes(framework: str, seeds: int, only: str = "") -> Iterator[Recipe]:
+def recipes(framework: str, seeds: int, only: str = "", first_seed: int = 0) -> Iterator[Recipe]:
     """What to train in a framework.
 
     Units are held still, or cut off, within a step: that is done in NumPy alone. Nor is a weight made NaN elsewhere, as
-    TensorFlow's ReLU makes a zero of NaN, and the exhaustive pass does not.
+    TensorFlow's ReLU makes a zero of NaN, and the exhaustive pass does not. How long the data set is Keras alone knows.
     """
     few = min(seeds, 2)
-    every = [*catalogue.states(few), *catalogue.causes(seeds), *catalogue.healthy(few)]
+    every = [
+        *catalogue.states(few), *catalogue.architectures(few), *catalogue.causes(seeds), *catalogue.healthy(few)
+    ]  # fmt: skip
     for recipe in every:
+        recipe = replace(recipe, seed=recipe.seed + first_seed)
         if not recipe.name.startswith(only):
             continue
         if framework == "numpy":
-            yield recipe
-        elif recipe.name.startswith(IN_FRAMEWORKS):
-            yield replace(recipe, plants=tuple(one for one in recipe.plants if one.kind not in ("hold", "cut")))
+            if recipe.architecture == "dense" and not recipe.few:
+                yield recipe
+        elif recipe.name.startswith(IN_FRAMEWORKS + ("known-by-heart",) * (framework == "keras")):
+            yield replace(recipe, plants=tuple(one for one in recipe.plants if one.kind not in ("hold", "cut", "nan")))
 
 
-def run(framework: str, seeds: int, tally: Tally, *, only: str = "", verbose: bool = False) -> None:
+def run(
+    framework: str, seeds: int, tally: Tally, *, only: str = "", first_seed: int = 0, verbose: bool = False
+) -> None:
     """Train, read, and score."""
     train = importlib.import_module(f"benchmarks.truth.{framework}_training").train
-    for recipe in recipes(framework, seeds, only):
+    for recipe in recipes(framework, seeds, only, first_seed):
         with tempfile.TemporaryDirectory() as directory:
             # A planted cause is true by how the run was made; a state needs the exhaustive passes.
             exhaustive = recipe.cause is None
@@ -117,13 +124,20 @@ def main() -> None:
     parser.add_argument("--numpy-seeds", type=int, default=3)
     parser.add_argument("--framework-seeds", type=int, default=1)
     parser.add_argument("--only", default="", help="train what begins with this: states/, healthy/, sgd-3")
+    parser.add_argument("--first-seed", type=int, default=0, help="1000 gives runs that no rule was tuned on")
+    parser.add_argument("--peers", action="store_true", help="instead: what other tools call dead in the same runs")
     parser.add_argument("-v", "--verbose", action="store_true")
     chosen = parser.parse_args()
+    if chosen.peers:
+        from benchmarks.truth import peers
+
+        console.print(peers.show(peers.compare(chosen.framework_seeds, chosen.first_seed)))
+        return
     total = Tally()
     began = time.process_time()
     for framework in chosen.frameworks:
         seeds = chosen.numpy_seeds if framework == "numpy" else chosen.framework_seeds
-        run(framework, seeds, total, only=chosen.only, verbose=chosen.verbose)
+        run(framework, seeds, total, only=chosen.only, first_seed=chosen.first_seed, verbose=chosen.verbose)
     show(total, time.process_time() - began)
 
 

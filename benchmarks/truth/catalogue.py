@@ -45,10 +45,38 @@ def states(seeds: int = 2) -> Iterator[Recipe]:
         yield Recipe(f"states/short-{seed}", seed=seed, steps=30, plants=(Plant("kill", 0, (0, 1), step=5),))
 
 
+def architectures(seeds: int = 1) -> Iterator[Recipe]:
+    """Dead, dying, constant, dormant and saturated units of convolutions, recurrent layers and transformers."""
+    for seed in range(seeds):
+        for kind, function in (
+            ("cnn", "relu"), ("cnn", "relu6"), ("cnn", "leaky_relu"), ("cnn", "tanh"), ("lstm", "relu"),
+            ("lstm", "sigmoid"), ("transformer", "gelu"), ("transformer", "relu"), ("transformer", "tanh"),
+        ):  # fmt: skip
+            last = {"cnn": 2, "lstm": 1, "transformer": 0}[kind]
+            plants = [Plant("flat", last, (4, 5), step=70)]
+            if function in ("relu", "relu6", "gelu"):
+                plants += [Plant("kill", last, (0, 1, 2), step=90)]
+            if kind == "lstm":
+                plants += [Plant("kill", 0, (0, 1), step=50), Plant("kill", 0, (3,), step=0)]
+            if kind == "cnn":
+                plants += [Plant("flat", 0, (5,), step=60)]
+                if "relu" in function and function != "leaky_relu":
+                    plants += [Plant("kill", 0, (0,), step=50), Plant("kill", 1, (1, 2), step=0)]
+            if function in ("tanh", "sigmoid"):
+                plants += [Plant("bound", last, (12, 13), step=100)]
+            if function != "sigmoid":
+                plants += [Plant("shrink", last, (16, 17), step=40)]
+            yield Recipe(
+                f"states/{kind}-{function}-{seed}", architecture=kind, function=function, plants=tuple(plants),
+                seed=seed, gain=2.0 if "relu" in function else 1.0, rate=3e-3 if kind == "transformer" else 1e-3,
+                steps=260,
+            )  # fmt: skip
+
+
 def causes(seeds: int = 3) -> Iterator[Recipe]:
     """Every cause, in ways of its own."""
     for seed in range(seeds):
-        for recipe in _causes():
+        for recipe in (*_causes(), *_causes_elsewhere()):
             yield replace(recipe, name=f"{recipe.name}-{seed}", seed=seed + 10)
 
 
@@ -110,6 +138,24 @@ def _causes() -> Iterator[Recipe]:
     yield Recipe("killed", "unclear", plants=(Plant("kill", 1, tuple(range(20)), step=100),))
 
 
+def _causes_elsewhere() -> Iterator[Recipe]:
+    """In other networks than dense ones, and with a data set of known length: not in NumPy."""
+    yield Recipe("cnn-adam-0.1", "learning_rate_too_high", architecture="cnn", rate=0.1)
+    yield Recipe("cnn-mean--0.5", "poor_initialization", architecture="cnn", mean=-0.5)
+    yield Recipe("cnn-bytes", "unscaled_data", architecture="cnn", optimizer="sgd", rate=0.05, scaling="bytes")
+    yield Recipe(
+        "cnn-second-killed", "upstream_dead", architecture="cnn", plants=(Plant("kill", 1, tuple(range(12)), step=80),)
+    )
+    yield Recipe("cnn-adam-1e-7", "learning_rate_too_low", architecture="cnn", rate=1e-7)
+    yield Recipe("lstm-adam-1e-7", "learning_rate_too_low", architecture="lstm", rate=1e-7)
+    yield Recipe("lstm-adam-0.3", "learning_rate_too_high", architecture="lstm", rate=0.3)
+    yield Recipe("transformer-adam-1e-7", "learning_rate_too_low", architecture="transformer", rate=1e-7)
+    yield Recipe("transformer-bias--8", "poor_initialization", architecture="transformer", bias=-8.0)
+    yield Recipe("transformer-frozen", "frozen_by_user", architecture="transformer", frozen=(0,))
+    yield Recipe("known-by-heart", "insufficient_data", few=64, rate=5e-3)
+    yield Recipe("known-by-heart-cnn", "insufficient_data", few=64, rate=5e-3, architecture="cnn")
+
+
 def healthy(seeds: int = 2) -> Iterator[Recipe]:
     """Clean twins."""
     for seed in range(seeds):
@@ -139,3 +185,8 @@ def _healthy() -> Iterator[Recipe]:
     yield Recipe("decay", decay=0.01)
     yield Recipe("small-batch", batch=8, steps=400)
     yield Recipe("short", steps=30)
+    for kind in ("cnn", "lstm", "transformer"):
+        yield Recipe(f"{kind}", architecture=kind)
+        yield Recipe(f"{kind}-gelu", architecture=kind, function="gelu", gain=1.0)
+        yield Recipe(f"{kind}-warm-up", architecture=kind, schedule="warm_up", rate=3e-3)
+        yield Recipe(f"{kind}-fine-tuning", architecture=kind, pretrained=300, rate=1e-5)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binom
 
-from benchmarks.truth.recipe import Array, Parameters, Recipe, activations, apply
+from benchmarks.truth.networks import Array, Parameters, activations
+from benchmarks.truth.recipe import Recipe
+from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE, UnitState
 
 Table = npt.NDArray[np.float64]
@@ -26,55 +29,63 @@ class Truth:
         self._rows = rows
         self._looks: list[list[dict[str, Array]]] = []
         self._before: Parameters | None = None
+        self._last: tuple[list[Array], list[Array]] = [], []
 
     def look(self, step: int, parameters: Parameters) -> None:
         """Pass over the whole data set with the weights that the step will use."""
         recipe, images = self.recipe, self.recipe.images(step)
-        outputs, before = activations(recipe, parameters, images)
+        outputs, slopes = activations(recipe, parameters, images)
         in_batch = self._rows[step]
         seen, _ = activations(recipe, parameters, recipe.batch_at(step, in_batch)[0])
         earlier = self._before or parameters
         self._looks.append(
             [
-                self._unit_facts(parameters, earlier, layer, outputs, before, seen[layer])
+                self._unit_facts(parameters, earlier, layer, outputs[layer], slopes[layer], seen[layer])
                 for layer in range(recipe.hidden)
             ]
             + [{"moved": _moved(parameters[-2], earlier[-2])}]
         )
         self._before = [values.copy() for values in parameters]
+        self._last = outputs, seen
 
     def _unit_facts(
-        self,
-        parameters: Parameters,
-        earlier: Parameters,
-        layer: int,
-        outputs: list[Array],
-        before: list[Array],
-        seen: Array,
+        self, parameters: Parameters, earlier: Parameters, layer: int, out: Array, slope: Array, seen: Array
     ) -> dict[str, Array]:
-        function, kernel = self.recipe.function, parameters[2 * layer]
+        hidden = self.recipe.layers[layer]
+        function, units = hidden.function, out.shape[-1]
+        # [examples, positions, units]
+        out, slope, seen = (values.reshape(len(values), -1, units) for values in (out, slope, seen))
+        kernel, before = (np.concatenate(hidden.incoming(of)) for of in (parameters, earlier))
         with np.errstate(all="ignore"):
-            out, slope = outputs[layer], np.abs(apply(function, before[layer])[1])
+            slope = np.abs(slope)
             fires = out > 0 if function in RELU_LIKE else np.abs(out) > 1e-3 * np.sqrt(np.mean(out**2))
             fired = seen > 0 if function in RELU_LIKE else np.abs(seen) > 1e-3 * np.sqrt(np.mean(seen**2))
             at_bound = slope < 0.01 * _LARGEST_SLOPE.get(function, 1.0)
             if function in RELU_LIKE:
                 at_bound &= out > 0  # the lower bound is silence
+            read = [np.abs(reader).max(axis=(0, 2)) for reader in hidden.outgoing(parameters)]
             return {
-                "rate": fires.mean(axis=0),
-                "fired": fired.any(axis=0).astype(float),
-                "bound": at_bound.mean(axis=0),
-                "range": out.max(axis=0) - out.min(axis=0),
-                "scale": np.full(kernel.shape[1], np.sqrt(np.mean(out**2))),
-                "size": np.abs(out).mean(axis=0),
-                "outgoing": np.abs(parameters[2 * layer + 2]).max(axis=1),
-                "moved": _moved(kernel, earlier[2 * layer]),
-                "finite": (np.isfinite(out).all(axis=0) & np.isfinite(kernel).all(axis=0)).astype(float),
+                "rate": fires.any(axis=1).mean(axis=0),
+                "deaf": (slope == 0).all(axis=(0, 1)) if hidden.gates == 1 else np.ones(units),  # gates: silence alone
+                "fired": fired.any(axis=(0, 1)).astype(float),
+                "bound": at_bound.mean(axis=(0, 1)),
+                "range": out.max(axis=(0, 1)) - out.min(axis=(0, 1)),
+                "scale": np.full(units, np.sqrt(np.mean(out**2))),
+                "size": np.abs(out).mean(axis=(0, 1)),
+                "outgoing": np.max(read, axis=0),
+                "moved": _moved(kernel, before),
+                "finite": (np.isfinite(out).all(axis=(0, 1)) & np.isfinite(kernel).all(axis=0)).astype(float),
             }
 
     def table(self, layer: int, name: str) -> Table:
         """``[steps, units]`` of a fact."""
         return np.array([look[layer][name] for look in self._looks])
+
+    def last(self, layer: int) -> tuple[Array, Array]:
+        """Outputs ``[examples, positions, units]`` at the last step, on the whole data set and on its batch."""
+        everything, batch = (outputs[layer] for outputs in self._last)
+        units = everything.shape[-1]
+        return everything.reshape(len(everything), -1, units), batch.reshape(len(batch), -1, units)
 
     def last_fired(self, layer: int) -> npt.NDArray[np.int64]:
         """``[steps, units]`` last step, up to each, whose batch made the unit fire; -1 for none."""
@@ -91,6 +102,23 @@ class Truth:
             counts[step] = np.where(silent[step], before + self.recipe.batch, 0)
         return counts
 
+    def recent_rate(self, layer: int) -> Table:
+        """``[steps, units]`` share of the data set that makes the unit fire, averaged as definitions.md says."""
+        rate, batch, horizon = self.table(layer, "rate"), self.recipe.batch, Thresholds().reference_examples
+        recent = rate.copy()
+        for step in range(1, len(rate)):
+            weight = max(1 / (step + 1), 1 - np.exp(-batch / horizon))
+            recent[step] = recent[step - 1] + weight * (rate[step] - recent[step - 1])
+        return recent
+
+    def reference_rate(self, layer: int) -> Table:
+        """``[steps, units]``: the recent rate while it is a plain mean, and then its peak."""
+        reference, horizon = self.recent_rate(layer), Thresholds().reference_examples
+        for step in range(1, len(reference)):
+            if (step + 1) * self.recipe.batch > horizon:
+                reference[step] = np.maximum(reference[step], reference[step - 1])
+        return reference
+
     def moves(self) -> Table:
         """``[steps, 1]`` largest update ratio of any unit."""
         return np.array([[max(np.nanmax(facts["moved"], initial=0) for facts in look)] for look in self._looks])
@@ -102,26 +130,29 @@ class Truth:
             layer: Of the hidden layers.
             slack: Every threshold on a measured size or share is this many times wider.
         """
-        recipe, batch = self.recipe, self.recipe.batch
+        recipe, batch, function = self.recipe, self.recipe.batch, self.recipe.layers[layer].function
         rate, size = self.table(layer, "rate"), self.table(layer, "size")
         span, scale = self.table(layer, "range"), self.table(layer, "scale")
         quiet, moves = self.silent_examples(layer), self.moves()
         seen = np.arange(1, len(rate) + 1)[:, None] * batch
-        lost = 0.1 * np.maximum.accumulate(rate, axis=0)  # of its own rate
+        recent = self.recent_rate(layer)
+        lost = 0.1 * self.reference_rate(layer)  # of its own rate
         still = self.table(layer, "moved") < 1e-8
         stuck = np.stack([np.roll(still, back, axis=0) for back in range(3)]).all(axis=0) & (seen > 3 * batch)
         with np.errstate(all="ignore"):
             mean_size = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else 0.0 for row in size])
             told = np.where(lost > 0, np.log(1e-4) / np.log1p(-np.minimum(lost, 0.99)), 0)  # examples that tell a loss
         found = np.full(rate.shape, UnitState.ACTIVE, np.uint8)
-        found[rate < 0.01 * slack] = UnitState.SPARSE
+        behind = np.minimum(seen, 2 * Thresholds().reference_examples)
+        by_chance = binom.cdf(np.rint(recent / slack * behind), behind, 0.01)
+        found[(by_chance <= 0.05) & (rate < 0.1)] = UnitState.SPARSE
         small = size <= 0.025 * slack * mean_size[:, None]
-        found[small & (rate > 0) if recipe.function in RELU_LIKE else small] = UnitState.DORMANT
+        found[small & (recent * slack >= 0.01) if function in RELU_LIKE else small] = UnitState.DORMANT
         found[stuck & (rate > 0) & (moves > 1e-8)] = UnitState.STAGNANT
         found[(rate < 0.01 * slack) & (rate <= lost * slack) & (rate > 0)] = UnitState.DYING
         found[(quiet * slack >= 256) & (quiet * slack >= told)] = UnitState.DYING
-        found[(span <= 1e-4 * slack * scale) & (rate > 0)] = UnitState.CONSTANT
-        if recipe.function in BOUNDED:
+        found[(span <= 1e-4 * slack * scale) & (rate >= 0.5)] = UnitState.CONSTANT
+        if function in BOUNDED:
             found[self.table(layer, "bound") >= 1 - 0.05 * slack] = UnitState.SATURATED
         found[(self.table(layer, "outgoing") == 0) & (rate > 0) & (moves > 1e-8)] = UnitState.DISCONNECTED
         found[quiet * slack >= 3000] = UnitState.DEAD

@@ -11,19 +11,30 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
 import numpy as np
+from keras import layers as L
 
 from benchmarks.truth.exhaustive import Truth
-from benchmarks.truth.recipe import Parameters, Recipe
+from benchmarks.truth.networks import (
+    CELLS,
+    EPSILON,
+    FEATURES,
+    FILTERS,
+    HEADS,
+    WIDTH,
+    Parameters,
+    first_parameters,
+    shapes,
+)
+from benchmarks.truth.recipe import Recipe
 from deadunits_tb.keras import DeadUnitsCallback
-
-_FUNCTIONS = {"leaky_relu": lambda: keras.layers.LeakyReLU(negative_slope=0.2)}
 
 
 def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True) -> Truth:
     """Train and observe every step; returns the truth about it, empty unless exhaustive passes are made."""
     keras.utils.set_random_seed(recipe.seed)
     model, rows = _model(recipe), recipe.batches()
-    model.set_weights([values.astype(np.float32) for values in recipe.first_parameters()])
+    for variable, values in zip(model.weights, first_parameters(recipe), strict=True):
+        variable.assign(values.reshape(variable.shape))
     if recipe.pretrained:
         random = np.random.default_rng([recipe.seed, 3])
         images, labels, _ = recipe.batch_at(
@@ -38,11 +49,13 @@ def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True) -> 
     images = np.concatenate([one for one, _, _ in batches]).astype(np.float32)
     labels = np.concatenate([two for _, two, _ in batches])
     weights = np.repeat([three for _, _, three in batches], recipe.batch).astype(np.float32)
+    once = slice(recipe.few or None)  # the same examples at each step, or the whole run as one epoch
     model.fit(
-        images,
-        np.ones((len(labels), 1), np.float32) if recipe.one_class else labels,
-        sample_weight=weights,
+        images[once],
+        np.ones((len(labels), 1), np.float32) if recipe.one_class else labels[once],
+        sample_weight=weights[once],
         batch_size=recipe.batch,
+        epochs=recipe.steps if recipe.few else 1,
         shuffle=False,
         verbose=0,
         callbacks=[_Planter(recipe, truth if exhaustive else None), DeadUnitsCallback(log_dir, every=1)],
@@ -64,26 +77,58 @@ class _Planter(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is publ
             self.model.optimizer.learning_rate = self._recipe.rate_at(batch)
         if self._truth is None and not self._recipe.plants:
             return
-        given = [values.numpy() for values in self.model.variables if "seed" not in values.path]
-        now = [values.astype(np.float64) for values in given[: 2 * self._recipe.hidden + 2]]
+        mine = zip(self.model.weights, shapes(self._recipe), strict=True)
+        now = [values.numpy().astype(np.float64).reshape(shape) for values, shape in mine]
         planted = [values.copy() for values in now]
         self._recipe.plant(batch, planted, self._before or now)
         for variable, was, value in zip(self.model.weights, now, planted, strict=True):
             if not np.array_equal(was, value, equal_nan=True):
-                variable.assign(value.astype(np.float32))
+                variable.assign(value.astype(np.float32).reshape(variable.shape))
         self._before = [values.astype(np.float32).astype(np.float64) for values in planted]
         if self._truth is not None:
             self._truth.look(batch, self._before)
 
 
-def _model(recipe: Recipe) -> keras.Sequential:
-    layers: list[Any] = [keras.Input((recipe.sizes[0],))]
+def _model(recipe: Recipe) -> keras.Model:
+    inputs = keras.Input((64,))
+    return keras.Model(inputs, _NETWORKS[recipe.architecture](recipe, inputs))
+
+
+def _dense(recipe: Recipe, x: Any) -> Any:
     for number, units in enumerate(recipe.sizes[1:-1]):
-        function = _FUNCTIONS.get(recipe.function, lambda: recipe.function)()
-        trainable = number not in recipe.frozen
-        layers.append(keras.layers.Dense(units, function, name=f"hidden_{number + 1}", trainable=trainable))
-    layers.append(keras.layers.Dense(recipe.sizes[-1], "softmax", name="output"))
-    return keras.Sequential(layers)
+        x = _judged(recipe, number, L.Dense, units)(x)
+    return L.Dense(recipe.sizes[-1], "softmax", name="output")(x)
+
+
+def _cnn(recipe: Recipe, x: Any) -> Any:
+    x = L.Reshape((8, 8, 1))(x)
+    for number, filters in enumerate(FILTERS):
+        x = _judged(recipe, number, L.Conv2D, filters, 3)(x)
+    x = _judged(recipe, 2, L.Dense, FEATURES)(L.Flatten()(x))
+    return L.Dense(10, "softmax", name="output")(x)
+
+
+def _lstm(recipe: Recipe, x: Any) -> Any:
+    x = L.LSTM(CELLS, return_sequences=True, name="hidden_1")(L.Reshape((8, 8))(x))
+    x = _judged(recipe, 1, L.Dense, FEATURES)(L.GlobalAveragePooling1D()(x))
+    return L.Dense(10, "softmax", name="output")(x)
+
+
+def _transformer(recipe: Recipe, x: Any) -> Any:
+    x = L.Dense(WIDTH, name="embed")(L.Reshape((8, 8))(x))
+    y = L.LayerNormalization(epsilon=EPSILON)(x)
+    x = L.add([x, L.MultiHeadAttention(HEADS, WIDTH // HEADS)(y, y)])
+    y = _judged(recipe, 0, L.Dense, FEATURES)(L.LayerNormalization(epsilon=EPSILON)(x))
+    x = L.add([x, L.Dense(WIDTH, name="down")(y)])
+    return L.Dense(10, "softmax", name="output")(L.GlobalAveragePooling1D()(x))
+
+
+_NETWORKS = {"dense": _dense, "cnn": _cnn, "lstm": _lstm, "transformer": _transformer}
+
+
+def _judged(recipe: Recipe, number: int, kind: Any, *sizes: int) -> Any:
+    function = L.LeakyReLU(negative_slope=0.2) if recipe.function == "leaky_relu" else recipe.function
+    return kind(*sizes, activation=function, name=recipe.names[number], trainable=number not in recipe.frozen)
 
 
 def _optimizer(recipe: Recipe) -> Any:

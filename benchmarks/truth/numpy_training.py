@@ -8,14 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.truth.exhaustive import Truth
-from benchmarks.truth.recipe import Array, Parameters, Recipe, activations, apply
+from benchmarks.truth.networks import Array, Parameters, activations, first_parameters
+from benchmarks.truth.recipe import Recipe
 from deadunits_tb import DeadUnitsWriter
 
 
 def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True) -> Truth:
     """Train and observe every step; returns the truth about it, empty unless exhaustive passes are made."""
     rows = recipe.batches()
-    parameters, optimizer = recipe.first_parameters(), Optimizer(replace(recipe, optimizer="adam", decay=0.0))
+    parameters, optimizer = first_parameters(recipe), Optimizer(replace(recipe, optimizer="adam", decay=0.0))
     random = np.random.default_rng([recipe.seed, 3])
     for _ in range(recipe.pretrained):
         images, labels, weight = recipe.batch_at(0, random.integers(0, len(recipe.images()), recipe.batch))
@@ -53,7 +54,7 @@ def _gradients(
     recipe: Recipe, parameters: Parameters, images: Array, labels: Array, weight: float
 ) -> tuple[Parameters, list[Array], list[Array], float]:
     """Gradients of the parameters, of the pre-activations, the outputs of all layers, and the loss."""
-    outputs, before = activations(recipe, parameters, images)
+    outputs, slopes = activations(recipe, parameters, images)
     n, logits = len(images), outputs[-1]
     share = np.exp(logits - logits.max(axis=1, keepdims=True))
     share /= share.sum(axis=1, keepdims=True)
@@ -62,7 +63,7 @@ def _gradients(
     error[np.arange(n), labels] -= 1
     errors = [error * (weight / n)]
     for layer in reversed(range(recipe.hidden)):
-        errors.insert(0, (errors[0] @ parameters[2 * layer + 2].T) * apply(recipe.function, before[layer])[1])
+        errors.insert(0, (errors[0] @ parameters[2 * layer + 2].T) * slopes[layer])
     gradients: Parameters = []
     for values, error in zip([images, *outputs[:-1]], errors, strict=True):
         gradients += [values.T @ error, error.sum(axis=0)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -12,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
-Array = npt.NDArray[np.float64]
-Parameters = list[Array]
-"""Kernel ``[in, out]`` and bias ``[out]`` of each layer, in turn: as Keras's ``get_weights`` gives them."""
+from benchmarks.truth import networks
+from benchmarks.truth.networks import Architecture, Array, Hidden, Parameters
 
 EXAMPLES = 600
 """Images in the data set: few, so that an exhaustive pass at every step costs little."""
@@ -45,12 +43,13 @@ class Plant:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run: a dense network on scikit-learn's digits.
+    """A run: a network on scikit-learn's digits.
 
     Attributes:
         name: Of the run.
         cause: That the findings should name first; None for a healthy run.
-        sizes: Units of each layer, the inputs first.
+        architecture: Kind of network, see :mod:`benchmarks.truth.networks`.
+        sizes: Units of each layer of a dense network, the inputs first.
         function: Activation function of the hidden layers.
         optimizer: By name.
         rate: The learning rate at its highest.
@@ -65,6 +64,7 @@ class Recipe:
         nan_at: Step whose batch holds a NaN.
         frozen: Hidden layers that are not trained.
         one_class: Whether the head is a softmax over one unit.
+        few: Examples of the data set, and of each step, where they are known by heart; 0 for all. In Keras alone.
         pretrained: Steps of training, unobserved, before the run begins.
         steps: To train.
         batch: Examples a step.
@@ -74,6 +74,7 @@ class Recipe:
 
     name: str
     cause: str | None = None
+    architecture: Architecture = "dense"
     sizes: tuple[int, ...] = (64, 32, 32, 10)
     function: str = "relu"
     optimizer: Literal["sgd", "momentum", "adam"] = "adam"
@@ -89,6 +90,7 @@ class Recipe:
     nan_at: int | None = None
     frozen: tuple[int, ...] = ()
     one_class: bool = False
+    few: int = 0
     pretrained: int = 0
     steps: int = 240
     batch: int = 64
@@ -98,7 +100,12 @@ class Recipe:
     @property
     def hidden(self) -> int:
         """How many hidden layers there are."""
-        return len(self.sizes) - 2
+        return len(self.layers)
+
+    @functools.cached_property
+    def layers(self) -> list[Hidden]:
+        """The hidden layers."""
+        return networks.hidden_layers(self)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,15 +119,6 @@ class Recipe:
         if self.schedule == "cosine":
             return self.rate * 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.rate
-
-    def first_parameters(self) -> Parameters:
-        """Drawn from normal distributions."""
-        random, found = np.random.default_rng([self.seed, 1]), []
-        for layer, (inputs, units) in enumerate(itertools.pairwise(self.sizes)):
-            inside = layer < self.hidden
-            found.append(random.normal(self.mean if inside else 0.0, math.sqrt(self.gain / inputs), (inputs, units)))
-            found.append(np.full(units, self.bias if inside else 0.0))
-        return found
 
     def batches(self) -> npt.NDArray[np.int64]:
         """``[steps, batch]`` indices of images: whole passes, each in an order of its own."""
@@ -152,31 +150,35 @@ class Recipe:
         for one in self.plants:
             if step < one.step or (one.kind in ("kill", "nan") and step > one.step):
                 continue
-            kernel, bias = parameters[2 * one.layer : 2 * one.layer + 2]
-            units = list(one.units)
+            layer, units = self.layers[one.layer], list(one.units)
+            bias, kernels = layer.biases(parameters), layer.incoming(parameters)
             match one.kind:
                 case "kill":
-                    bias[units] = -1e3
+                    bias[-1, units] = -1e3
                 case "bound":
-                    bias[units] = 20.0
+                    bias[:, units] = 20.0
                 case "prune" | "flat":
-                    kernel[:, units] = 0.0
-                    bias[units] = float(one.kind == "flat")
+                    for kernel in kernels:
+                        kernel[:, units] = 0.0
+                    bias[:, units] = float(one.kind == "flat")
                 case "cut":
-                    parameters[2 * one.layer + 2][units] = 0.0
+                    for reader in layer.outgoing(parameters):
+                        reader[:, units] = 0.0
                 case "hold":
-                    kernel[:, units] = before[2 * one.layer][:, units]
+                    for kernel, held in zip(kernels, layer.incoming(before), strict=True):
+                        kernel[:, units] = held[:, units]
                 case "shrink":
-                    size = np.linalg.norm(kernel[:, units], axis=0)
-                    kernel[:, units] *= 1e-3 * math.sqrt(self.gain) / size
-                    bias[units] = 0.0
+                    size = np.linalg.norm(kernels[0][:, units], axis=0)
+                    kernels[0][:, units] *= 1e-3 * math.sqrt(self.gain) / size
+                    bias[:, units] = 0.0
                 case "rate":
                     if step == one.step:
-                        kernel[:, units] *= 60.0  # so that it is rare, but not small beside its neighbours
-                    values = activations(self, parameters, self.images(step))[1][one.layer][:, units] - bias[units]
-                    bias[units] = -np.quantile(values, 1 - one.value, axis=0, method="higher")
+                        kernels[0][:, units] *= 60.0  # so that it is rare, but not small beside its neighbours
+                    values = networks.pre_activations(self, parameters, self.images(step), one.layer)
+                    shift = np.quantile(values[:, units] - bias[0, units], 1 - one.value, axis=0, method="higher")
+                    bias[:, units] = -shift
                 case "nan":
-                    kernel[0, units] = np.nan
+                    kernels[0][0, units] = np.nan
 
 
 @functools.cache
@@ -199,40 +201,3 @@ def pixels(scaling: str) -> Array:
     if scaling == "unit":
         return images / 16
     return (images - images.mean(axis=0)) / np.maximum(images.std(axis=0), 1e-6)
-
-
-def activations(recipe: Recipe, parameters: Parameters, images: Array) -> tuple[list[Array], list[Array]]:
-    """Outputs and pre-activations ``[images, units]`` of the hidden layers, and last the logits, in float64."""
-    outputs, before = [], []
-    values = images
-    with np.errstate(all="ignore"):  # NaN and infinity are planted
-        for layer in range(recipe.hidden + 1):
-            before.append(values @ parameters[2 * layer] + parameters[2 * layer + 1])
-            values = apply(recipe.function, before[-1])[0] if layer < recipe.hidden else before[-1]
-            outputs.append(values)
-    return outputs, before
-
-
-def apply(function: str, values: Array) -> tuple[Array, Array]:
-    """An activation function and its derivative."""
-    match function:
-        case "relu":
-            return np.maximum(values, 0), (values > 0).astype(np.float64)
-        case "relu6":
-            return np.clip(values, 0, 6), ((values > 0) & (values < 6)).astype(np.float64)
-        case "leaky_relu":
-            return np.where(values > 0, values, 0.2 * values), np.where(values > 0, 1.0, 0.2)
-        case "tanh":
-            out = np.tanh(values)
-            return out, 1 - out * out
-        case "sigmoid":
-            out = 1 / (1 + np.exp(-values))
-            return out, out * (1 - out)
-        case "silu":
-            gate = 1 / (1 + np.exp(-values))
-            return values * gate, gate * (1 + values * (1 - gate))
-        case "gelu":  # its tanh form
-            inner = np.tanh(0.7978845608028654 * (values + 0.044715 * values**3))
-            slope = 0.7978845608028654 * (1 + 0.134145 * values**2)
-            return 0.5 * values * (1 + inner), 0.5 * (1 + inner) + 0.5 * values * (1 - inner**2) * slope
-    raise ValueError(function)

@@ -16,7 +16,7 @@ from deadunits_tb.reading.local import LocalDataProvider
 from deadunits_tb.reading.provider import RunReader
 from deadunits_tb.reading.report import written_findings
 from deadunits_tb.thresholds import Thresholds
-from deadunits_tb.units import RELU_LIKE, UnitState
+from deadunits_tb.units import UnitState
 
 _SILENCE = (UnitState.DEAD,)
 """Judged by the bound that is stated with the verdict, not by agreement with a rule."""
@@ -120,11 +120,10 @@ def _score_dead(
         tally.onset_errors.append(int(since[record, unit]) - int(fired[step, unit]) - 1)
     if layer in truth.recipe.frozen:
         return
-    if truth.recipe.function not in RELU_LIKE:
-        return  # their silence does not tell whether there is an error signal
     # Confirmation is part of the rule: two records of 256 examples in all.
     delay = max(2 * gap * batch, 256 + gap * batch)
     ripe = (quiet[steps] >= Thresholds().dead_examples + delay) & (truth.table(layer, "finite")[steps] > 0)
+    ripe &= truth.table(layer, "deaf")[steps] > 0  # else an error signal may reach it
     pending = ripe & ~dead & (states != UnitState.NON_FINITE)
     tally.missed += [
         f"{truth.recipe.name} {truth.recipe.names[layer]} unit {unit}"
@@ -135,9 +134,8 @@ def _score_dead(
 def _score_others(tally: Tally, truth: Truth, layer: int, states: np.ndarray, steps: np.ndarray) -> None:
     """A verdict is right if it was true at any record that confirmation looks back on.
 
-    Within a third of a threshold both verdicts are: the few examples of a record cannot tell. Nor can records of fewer
-    than 256 examples tell apart sparse, dormant, dying and active units among those that fire on less than 3 %: there
-    they are not counted.
+    Within a third of a threshold both verdicts are: the few examples of a record cannot tell. Nor do records of fewer
+    than 256 examples tell at once that a unit which still fires at times has lost its rate: there it is not counted.
     """
     true = truth.states(layer)[steps]
     batch = truth.recipe.batch
@@ -146,7 +144,8 @@ def _score_others(tally: Tally, truth: Truth, layer: int, states: np.ndarray, st
     near = np.concatenate([truth.states(layer, slack)[steps][back] for slack in (0.67, 1.0, 1.5)])
     steady = (near == true).all(axis=0) & (np.arange(len(true)) >= look_back)[:, None]
     rate = truth.table(layer, "rate")[steps]
-    told = ~((rate > 0) & (rate < 0.03))[back].any(axis=0) | (batch >= 256)
+    losing = (near == UnitState.DYING).any(axis=0) & (rate > 0)[back].any(axis=0)
+    told = ~losing | (batch >= 256)
     for state in UnitState:
         if state in _SILENCE:
             continue

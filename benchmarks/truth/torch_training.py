@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import nn
 
 from benchmarks.truth.exhaustive import Truth
-from benchmarks.truth.recipe import Parameters, Recipe
+from benchmarks.truth.networks import first_parameters
+from benchmarks.truth.recipe import Recipe
+from benchmarks.truth.torch_networks import get, network, put
 from deadunits_tb.torch import watch
 
-_FUNCTIONS = {
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "silu": nn.SiLU,
-    "gelu": lambda: nn.GELU(approximate="tanh"),
-    "leaky_relu": lambda: nn.LeakyReLU(0.2),
-}
+Beside = Callable[[nn.Module, torch.optim.Optimizer], Callable[[torch.Tensor], None]]
 
 
-def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True) -> Truth:
-    """Train and observe every step; returns the truth about it, empty unless exhaustive passes are made."""
+def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True, beside: Beside | None = None) -> Truth:
+    """Train and observe every step; returns the truth about it, empty unless exhaustive passes are made.
+
+    Args:
+        recipe: What to train.
+        log_dir: Of the records.
+        exhaustive: Whether to look at the whole data set before each step.
+        beside: Is given the model and the optimizer; what it returns is called before each step of the optimizer.
+    """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(1)
-    model, rows = _model(recipe), recipe.batches()
-    _set(model, recipe.first_parameters())
+    model, rows = network(recipe), recipe.batches()
+    put(recipe, model, first_parameters(recipe))
     random = np.random.default_rng([recipe.seed, 3])
     optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(recipe.pretrained):
@@ -36,57 +38,41 @@ def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True) -> 
     for number in recipe.frozen:
         model.get_submodule(f"hidden_{number + 1}").requires_grad_(False)
     optimizer, truth = _optimizer(recipe, model), Truth(recipe, rows)
-    before = _get(model)
+    before = get(recipe, model)
+    look = beside(model, optimizer) if beside is not None else None
     with watch(model, log_dir, optimizer, every=1, output_layers=["output"]) as monitor:
         for step in range(recipe.steps):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate_at(step)
             if recipe.plants or exhaustive:
-                planted = _get(model)
+                planted = get(recipe, model)
                 recipe.plant(step, planted, before)
-                _set(model, planted)
-                before = _get(model)
+                put(recipe, model, planted)
+                before = get(recipe, model)
             if exhaustive:
                 truth.look(step, before)
-            loss = _step(recipe, model, optimizer, *recipe.batch_at(step, rows[step]))
+            loss = _step(recipe, model, optimizer, *recipe.batch_at(step, rows[step]), look=look)
             monitor.step(loss=loss)
     return truth
 
 
 def _step(
     recipe: Recipe,
-    model: nn.Sequential,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     images: np.ndarray,
     labels: np.ndarray,
     weight: float,
+    look: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     optimizer.zero_grad()
     logits = model(torch.from_numpy(images.astype(np.float32)))
     loss = weight * nn.functional.cross_entropy(logits, torch.from_numpy(labels))
     loss.backward()
+    if look is not None:
+        look(loss)
     optimizer.step()
     return loss.detach()
-
-
-def _model(recipe: Recipe) -> nn.Sequential:
-    model = nn.Sequential()
-    for number, (inputs, units) in enumerate(zip(recipe.sizes, recipe.sizes[1:], strict=False)):
-        name = recipe.names[number]
-        model.add_module(name, nn.Linear(inputs, units))
-        if number < recipe.hidden:
-            model.add_module(f"function_{number + 1}", _FUNCTIONS[recipe.function]())
-    return model
-
-
-def _get(model: nn.Module) -> Parameters:
-    return [np.ascontiguousarray(values.detach().numpy().T).astype(np.float64) for values in model.parameters()]
-
-
-def _set(model: nn.Module, parameters: Parameters) -> None:
-    with torch.no_grad():
-        for values, new in zip(model.parameters(), parameters, strict=True):
-            values.copy_(torch.from_numpy(np.ascontiguousarray(new.T).astype(np.float32)))
 
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
