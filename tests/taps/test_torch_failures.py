@@ -15,6 +15,7 @@ from deadunits_tb.capture import packed
 from deadunits_tb.taps.torch import follow as torch_follow
 from deadunits_tb.taps.torch import known_layers as torch_known_layers
 from deadunits_tb.taps.torch import looking as torch_looking
+from deadunits_tb.taps.torch import pack as torch_pack
 from deadunits_tb.taps.torch import passes as torch_passes
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch import step as torch_step
@@ -45,7 +46,7 @@ PLACES = {
     "packing": (torch_step.StepSums, "fields"),
     "what is known of layers": (torch_known_layers.KnownLayers, "_info"),
     "unpacking": (packed, "unpack"),
-    "fetching": (torch_step.Packed, "fetch"),
+    "fetching": (torch_pack.Packed, "fetch"),
     "scaler": (torch_private, "calling_scaler"),
 }
 

@@ -27,7 +27,8 @@ from deadunits_tb.taps.keras.packing import layout_of, tap_fields
 from deadunits_tb.taps.keras.torch_masks import masked_activation_sums, masked_squares
 from deadunits_tb.taps.keras.weights import SIGNS, WeightWatch, columns_of
 from deadunits_tb.taps.torch import private as torch_private
-from deadunits_tb.taps.torch.reductions import Place, Reductions, value_summary
+from deadunits_tb.taps.torch.reductions import Reductions, value_summary
+from deadunits_tb.taps.torch.rows import Place
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE
 

@@ -24,7 +24,7 @@ from deadunits_tb.taps.torch import places
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.layers import Survey, UnitLayer, with_loose_weight
 from deadunits_tb.taps.torch.ranges import Ranges
-from deadunits_tb.taps.torch.reductions import Place
+from deadunits_tb.taps.torch.rows import Place
 from deadunits_tb.taps.torch.trails import Consumer, Passage, Sink, Tap, Trail
 
 T = torch.Tensor

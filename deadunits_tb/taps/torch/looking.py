@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from deadunits_tb.taps.torch.layers import UnitLayer
+from deadunits_tb.taps.torch.pack import Fields
 from deadunits_tb.taps.torch.reductions import value_summary
-from deadunits_tb.taps.torch.step import Fields
 from deadunits_tb.taps.torch.trails import Consumer
 from deadunits_tb.taps.torch.weights import WeightWatch
 

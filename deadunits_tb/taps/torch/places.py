@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from deadunits_tb.taps.torch.reductions import Place
+from deadunits_tb.taps.torch.rows import Place
 
 
 def unchanged(before: Sequence[int], after: Sequence[int], place: Place) -> Place | None:

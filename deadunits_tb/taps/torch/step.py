@@ -6,27 +6,22 @@ and about one shift, so that memory does not grow with them.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from deadunits_tb.capture.activation_functions import output_limits
-from deadunits_tb.capture.packed import Call, Layout
+from deadunits_tb.capture.packed import Call
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.layers import UnitLayer
+from deadunits_tb.taps.torch.pack import Fields, rows_of
 from deadunits_tb.taps.torch.reductions import Reductions, Sums, merge_sums
 from deadunits_tb.taps.torch.trails import Consumer, Tap, Trail
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE, Witness
-
-Fields = dict[Any, Any]
-"""Field to its values, or a tuple of fields to the matrix whose rows they are."""
 
 
 @dataclass(eq=False, slots=True)
@@ -235,7 +230,7 @@ class StepSums:
         relu_like = set()
         for at, step in enumerate(self.layers.values()):
             layer_calls.append(Call(step.layer.name, at, step.layer.trainable))
-            matrix, rows = step.sums.matrix, _rows(at, step.sums.rows or tuple(step.sums))
+            matrix, rows = step.sums.matrix, rows_of(at, step.sums.rows or tuple(step.sums))
             if matrix is not None:
                 tensors[rows] = matrix
             for name, value in step.sums.items():
@@ -262,68 +257,6 @@ class StepSums:
         if known is None or known[0] is not scale or known[1] != scale._version:
             known = self._loss_scale = scale, scale._version, scale.clone()
         return known[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Numbers of a step, some of them still on the device. Nobody changes them any more.
-
-    Attributes:
-        numbers: Field to what the host knows; they come first.
-        tensors: Field to what is on the device, perhaps on several.
-        layer_calls: Of the layers with units.
-        relu_like: Taps whose activation function is.
-    """
-
-    numbers: Mapping[str, float]
-    tensors: Fields
-    layer_calls: tuple[Call, ...]
-    relu_like: frozenset[int]
-
-    def fetch(self) -> tuple[Layout, npt.NDArray[np.floating]]:
-        """Everything as one vector. The one place where the device is waited for."""
-        values = list(self.tensors.values())
-        devices = {value.device for value in values}
-        if len(devices) > 1:
-            target = next(value.device for value in values if value.device.type != "cpu")
-            values = [value.to(target, non_blocking=True) for value in values]
-        flat = [value.detach().reshape(-1).to(torch.float32) for value in values]
-        layout = _layout(
-            tuple(self.numbers),
-            tuple(self.tensors),
-            tuple(value.numel() for value in flat),
-            self.layer_calls,
-            self.relu_like,
-        )
-        vector = torch.cat(flat).cpu().numpy() if flat else np.zeros(0)
-        return layout, np.concatenate([np.array(list(self.numbers.values()), np.float64), vector])
-
-
-def named(tensors: Fields) -> Fields:
-    """Field to tensor, also of those that are rows of a matrix."""
-    found: Fields = {}
-    for name, value in tensors.items():
-        found |= {name: value} if isinstance(name, str) else dict(zip(name, value.unbind(0), strict=True))
-    return found
-
-
-@functools.lru_cache(maxsize=256)
-def _rows(tap: int, names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{tap}:{name}" for name in names)
-
-
-@functools.lru_cache(maxsize=16)  # the same in each step
-def _layout(
-    numbers: tuple[str, ...],
-    names: tuple[str | tuple[str, ...], ...],
-    sizes: tuple[int, ...],
-    layer_calls: tuple[Call, ...],
-    relu_like: frozenset[int],
-) -> Layout:
-    found = dict.fromkeys(numbers, 1)
-    for name, size in zip(names, sizes, strict=True):
-        found |= {name: size} if isinstance(name, str) else dict.fromkeys(name, size // len(name))
-    return Layout(found, layer_calls, relu_like)
 
 
 def _among(consumer: Consumer, others: Sequence[Consumer]) -> bool:

@@ -29,10 +29,11 @@ from deadunits_tb.taps.torch.follow import Follow
 from deadunits_tb.taps.torch.known_layers import KnownLayers
 from deadunits_tb.taps.torch.layers import UnitLayer, renamed, signature, survey
 from deadunits_tb.taps.torch.looking import Look
+from deadunits_tb.taps.torch.pack import Packed, named
 from deadunits_tb.taps.torch.passes import Pass, Passes
 from deadunits_tb.taps.torch.ranges import Ranges
 from deadunits_tb.taps.torch.reductions import Reductions
-from deadunits_tb.taps.torch.step import Packed, StepSums, known_consumers, named
+from deadunits_tb.taps.torch.step import StepSums, known_consumers
 from deadunits_tb.taps.torch.weights import WeightWatch
 from deadunits_tb.thresholds import Thresholds
 

@@ -1,4 +1,4 @@
-"""The ways that units take through a forward pass, from their layer to where they are looked at and who takes them in."""
+"""The ways that units take through a forward pass, from their layer to where they are looked at and taken in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from deadunits_tb.taps.torch.layers import UnitLayer
-from deadunits_tb.taps.torch.reductions import Place, Sums
+from deadunits_tb.taps.torch.reductions import Sums
+from deadunits_tb.taps.torch.rows import Place
 from deadunits_tb.units import Witness
 
 
