@@ -22,14 +22,12 @@ from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.revive.keras import ReviveCallback, revive
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras.backends import backend_facts, check_backend
+from deadunits_tb.taps.keras.fit_tap import FitTap
 from deadunits_tb.taps.keras.parts import model_parts, optimizer_facts
-from deadunits_tb.taps.keras.tap import UnitTap, backend_facts, check_backend
 from deadunits_tb.thresholds import Thresholds
 
 __all__ = ["DeadUnitsCallback", "ReviveCallback", "revive"]
-
-_SELDOM = 10
-"""From this interval on, compiling reductions takes longer than it saves in all but the longest runs."""
 
 
 class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is published without types
@@ -97,7 +95,7 @@ class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Kera
         self._stop_on_alarm = stop_on_alarm
         self._verbose = verbose
         self._monitor: Monitor | None = None
-        self._tap: UnitTap | None = None
+        self._tap: FitTap | None = None
         self._watched_model: keras.Model | None = None
         self._to_print = ""
         self._epoch_begun = False
@@ -162,8 +160,7 @@ class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Kera
         )
         weakref.finalize(self, monitor.close).atexit = False  # there the monitor closes by itself
         self._monitor, self._watched_model = monitor, model
-        often = self._every is not None and self._every < _SELDOM
-        self._tap = UnitTap(model, self._layers, self._thresholds, monitor, first_step, often=often)
+        self._tap = FitTap(model, self._layers, self._thresholds, monitor, first_step, every=self._every)
 
     def _optimizer_steps(self) -> int:
         optimizer = self._model.optimizer

@@ -18,6 +18,7 @@ except ImportError as error:
 from deadunits_tb.capture.alarms import Alarm
 from deadunits_tb.capture.arguments import check_options, check_whole, checked_thresholds
 from deadunits_tb.taps.tensorflow import keras_loop
+from deadunits_tb.taps.tensorflow.keras_loop_tap import LoopTap
 from deadunits_tb.taps.tensorflow.private import check_version
 from deadunits_tb.taps.tensorflow.wrapped import WrappedFunction
 from deadunits_tb.thresholds import Thresholds
@@ -109,7 +110,7 @@ def watch(
 class TensorFlowMonitor:
     """What :func:`watch` returns; a context manager that closes itself."""
 
-    def __init__(self, tap: keras_loop.LoopTap) -> None:
+    def __init__(self, tap: LoopTap) -> None:
         self._tap = tap
         weakref.finalize(self, tap.close).atexit = False  # there the monitor closes by itself
 

@@ -190,7 +190,7 @@ def test_a_monitor_that_fails_does_not_touch_the_training(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     from deadunits_tb.capture import monitor
-    from deadunits_tb.taps.keras import tap as keras_tap
+    from deadunits_tb.taps.keras.backends import step_class
 
     def broken(*arguments: object, **named: object) -> None:
         raise OSError("injected")
@@ -198,7 +198,7 @@ def test_a_monitor_that_fails_does_not_touch_the_training(
     if where == "record":
         monkeypatch.setattr(monitor.Monitor, "_record", broken)
     else:
-        monkeypatch.setattr(keras_tap._step_class(), "fetch", broken)
+        monkeypatch.setattr(step_class(), "fetch", broken)
     plain, expected = fit([])
     with pytest.warns(MonitorWarning, match=r"training goes on.*injected") as warned:
         model, history = fit([DeadUnitsCallback(tmp_path, every=1)])

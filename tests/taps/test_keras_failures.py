@@ -19,6 +19,7 @@ from deadunits_tb.taps.keras import consumers as keras_consumers
 from deadunits_tb.taps.keras import follow as keras_follow
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras import tap as keras_tap
+from deadunits_tb.taps.keras.backends import step_class
 from keras_zoo import BACKEND, array, assert_same_state, built, state, vectors
 
 if BACKEND == "tensorflow":
@@ -32,7 +33,7 @@ else:
         import jax
     else:
         import torch
-STEP = keras_tap._step_class()
+STEP = step_class()
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="no other backend has this")
 PLACES = {
     "survey": (keras_tap, "survey"),

@@ -19,8 +19,10 @@ from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.keras import DeadUnitsCallback
 from deadunits_tb.taps.keras import follow as keras_follow
 from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras import tap as keras_tap
 from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
-from deadunits_tb.taps.tensorflow import keras_loop
+from deadunits_tb.taps.tensorflow.keras_loop_step import LoopStep
+from deadunits_tb.taps.tensorflow.keras_loop_tap import LoopTap
 from deadunits_tb.taps.tensorflow.weights import WeightWatch
 from deadunits_tb.tensorflow import watch
 from keras_zoo import ZOO, assert_same_state, built, vectors
@@ -476,7 +478,7 @@ def test_a_loop_inside_of_the_function_is_refused_with_what_to_do(tmp_path):
 
 
 PLACES = {
-    "survey": (keras_loop, "outgoing_weights"),
+    "survey": (keras_tap, "outgoing_weights"),
     "first weights": (WeightWatch, "begin"),
     "weights before": (WeightWatch, "before"),
     "what is wrapped": (keras_private, "activation_functions"),
@@ -486,8 +488,8 @@ PLACES = {
     "weight gradients": (WeightWatch, "gradients"),
     "weights after": (WeightWatch, "around"),
     "packing": (TensorFlowStep, "_pack"),
-    "fetching": (keras_loop.LoopStep, "fetch"),
-    "what is known of layers": (keras_loop.LoopTap, "_info"),
+    "fetching": (LoopStep, "fetch"),
+    "what is known of layers": (LoopTap, "_info"),
     "accumulating": (LayerAccumulator, "add"),
     "drift": (WeightWatch, "since_first"),
 }

@@ -1,10 +1,4 @@
-"""Put observed steps into ``fit``, and nothing else.
-
-``fit`` looks up ``model.train_function`` before each step. Just before it does, :meth:`UnitTap.arm` puts a dispatcher
-there, which takes itself out again as soon as it is called, and runs either the model's own train function or a second
-one with taps, made from the same ``train_step``. So between steps, and wherever an exception comes from, the model is
-as it was.
-"""
+"""What every tap of a Keras model does: hand observed steps over to a monitor, and tell it of the layers."""
 
 from __future__ import annotations
 
@@ -13,136 +7,36 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 
 from deadunits_tb.capture import packed
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.taps.costs import StepCosts
-from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras.backends import ObservedStep
 from deadunits_tb.taps.keras.consumers import Outgoing, outgoing_weights
 from deadunits_tb.taps.keras.follow import StepTrace, Trail
 from deadunits_tb.taps.keras.layers import Survey, survey
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import RELU_LIKE, LayerInfo, Witness
 
-
-class ObservedStep(Protocol):
-    """A backend's training step with taps."""
-
-    traces: list[StepTrace]
-    failure: Exception | None
-    only: bool
-
-    @property
-    def framework(self) -> str:
-        """Such as ``"keras/tensorflow"``."""
-
-    @property
-    def weight_methods(self) -> Mapping[str, Literal["exact", "projection"]]:
-        """Layer to how changes of its weights are measured."""
-
-    def make(self) -> None:
-        """Build the second train function."""
-
-    def begin(self) -> None:
-        """Remember the weights before the first observed step."""
-
-    def __call__(self, *args: Any) -> tuple[Any, Any]:
-        """Run a step: what the train function returns, and numbers on the device, or None where that failed."""
-
-    def fetch(self, numbers: Any) -> tuple[packed.Layout, npt.NDArray[np.floating]]:
-        """Wait for the numbers of a step."""
-
-    def since_first(self) -> dict[str, WeightObservation]:
-        """Of the weights as they are now."""
-
-    def look_at_weights(self, look: bool) -> None:
-        """Whether the next observed step looks at the weights."""
-
-    def set_scales(self, scales: Mapping[str, float | None]) -> None:
-        """Root mean square of each layer's activations at the previous record."""
-
-
-def observed_step(
-    model: keras.Model,
-    survey: Survey,
-    outgoing: Mapping[str, Outgoing],
-    thresholds: Thresholds,
-    *,
-    compiled: bool,
-) -> ObservedStep:
-    """The observed step of the backend that Keras runs on.
-
-    Args:
-        model: Built and compiled.
-        survey: Its layers.
-        outgoing: Layer to the weights that take in its units.
-        thresholds: In force.
-        compiled: Whether big reductions are worth compiling.
-
-    Raises:
-        InvalidArgumentError: There is none for it.
-    """
-    made: ObservedStep = _step_class()(model, survey, outgoing, thresholds, compiled=compiled)
-    return made
-
-
-def check_backend() -> None:
-    """Find out whether there are taps for the backend that Keras runs on.
-
-    Raises:
-        InvalidArgumentError: There are none.
-        MissingDependencyError: This version of the backend cannot be watched.
-    """
-    _step_class()
-    if keras.backend.backend() == "jax":
-        from deadunits_tb.taps.jax.private import check_version
-
-        check_version()
-
-
-def backend_facts() -> tuple[str, dict[str, str]]:
-    """Name of the framework, and the versions of its packages."""
-    step = _step_class()
-    return step.framework, {"keras": keras.__version__, **step.versions}
-
-
-def _step_class() -> Any:
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
-
-        return TensorFlowStep
-    if backend == "jax":
-        from deadunits_tb.taps.keras.jax import JaxStep
-
-        return JaxStep
-    if backend == "torch":
-        from deadunits_tb.taps.keras.torch import TorchStep
-
-        return TorchStep
-    raise InvalidArgumentError(
-        f"DeadUnitsCallback works with Keras on TensorFlow, JAX and PyTorch, and Keras runs on {backend!r}: set the "
-        "environment variable KERAS_BACKEND to one of them, or write arrays with DeadUnitsWriter"
-    )
+_SELDOM = 10
+"""From this interval on, compiling reductions takes longer than it saves in all but the longest runs."""
 
 
 class UnitTap:
-    """Observes the training steps of one model for a monitor.
+    """What is known of a model in training, and the way of what is seen of it to a monitor.
 
     Args:
-        model: Compiled.
+        model: In training.
         chosen: The layers to watch, None for all.
         thresholds: In force.
         monitor: Takes the observations.
         first_step: Number of the first step.
-        often: Whether so many steps will be observed that compiling what observes them pays.
+        every: Interval of the observations, None to choose by cost.
     """
 
     def __init__(
@@ -153,18 +47,15 @@ class UnitTap:
         monitor: Monitor,
         first_step: int,
         *,
-        often: bool,
+        every: int | None,
     ) -> None:
         self._model = model
-        self._often = often
+        self._often = every is not None and every < _SELDOM
         self._chosen = chosen
         self._thresholds = thresholds
         self._monitor = monitor
         self._survey: Survey | None = None
         self._outgoing: dict[str, Outgoing] = {}
-        self._observed: ObservedStep | None = None
-        self._plain: Any = None
-        self._made_for: Any = None
         self._costs = StepCosts()
         self._infos: dict[str, LayerInfo] = {}
         self._scaled_at: int | None = None
@@ -172,106 +63,21 @@ class UnitTap:
         self._looked: dict[str, WeightObservation] = {}
         self.ending = False
         """Whether what is fetched now is for the last record."""
-        self._steps = 1
-        self._first_step = first_step
-        self._tried = False
         self.step = first_step
         """Number of the next step."""
 
-    def begin_fit(self, optimizer_steps: int) -> None:
-        """Get ready, as far as that can be done before the first batch is there.
-
-        Args:
-            optimizer_steps: That the optimizer has done.
+    def _surveyed(self) -> Survey:
+        """The layers of the model, whose weights exist.
 
         Raises:
             InvalidArgumentError: There is no such layer to watch.
         """
-        self.step = max(self.step, optimizer_steps)
-        self.ending = False
-        self._plain = self._model.train_function
-        if keras_private.is_built(self._model):
-            self._get_ready()
-
-    def arm(self, steps: int) -> None:
-        """Put the dispatcher in place for one call.
-
-        Args:
-            steps: How many steps the call will run.
-        """
-        if self._monitor.stopped and not (self._observed is not None and self._observed.only):
-            return
-        self._steps = steps
-        entries = vars(self._model)
-        if entries.get("train_function") != self._dispatch:
-            self._plain = entries.get("train_function")
-            entries["train_function"] = self._dispatch
-
-    def disarm(self) -> None:
-        """Take the dispatcher out, if it is there."""
-        if vars(self._model).get("train_function") == self._dispatch:
-            vars(self._model)["train_function"] = self._plain
-
-    def _dispatch(self, *args: Any) -> Any:
-        self.disarm()
-        last = self.step + self._steps - 1
-        self.step += self._steps
-        observed = self._observed_step(args) if self._monitor.wants(last) else None
-        if observed is None:
-            began = perf_counter()
-            result = self._unobserved(*args)
-            seconds = perf_counter() - began
-            self._costs.plain(seconds)
-            self._monitor.time(False, seconds)
-            return result
-        looked = self._monitor.will_record(last)
-        observed.look_at_weights(looked)
-        began = perf_counter()
-        result, numbers = observed(*args)
-        seconds = perf_counter() - began
-        with self._guarded():
-            self._hand_over(observed, last, numbers, seconds, looked)
-        return result
-
-    def _unobserved(self, *args: Any) -> Any:
-        observed = self._observed
-        if observed is None or not observed.only or self._plain is not self._made_for:
-            return self._plain(*args)
-        observed.look_at_weights(False)
-        return observed(*args)[0]
-
-    def _observed_step(self, args: tuple[Any, ...]) -> ObservedStep | None:
-        """What runs an observed step, if one can be. What can fail of that is done here, before the step."""
-        if self._survey is None and not keras_private.is_built(self._model):
-            if not self._tried:
-                self._tried = True
-                with contextlib.suppress(Exception):
-                    keras_private.build(self._model, args[0].element_spec)
-            if not keras_private.is_built(self._model) and self.step <= self._first_step + self._steps:
-                return None  # it is built by its first step, and what is not by then is not called
-        self._get_ready()
-        return None if self._monitor.stopped else self._observed
-
-    def _get_ready(self) -> None:
-        """Survey the model, and build the second train function if the model has a new one.
-
-        Raises:
-            InvalidArgumentError: There is no such layer to watch.
-        """
-        with self._guarded():
-            if self._survey is None:
-                self._survey = survey(self._model, self._chosen)
-                for name, reason in self._survey.skipped.items():
-                    self._monitor.skip(name, reason)
-                self._outgoing = outgoing_weights(self._model, self._survey.watched)
-                self._observed = observed_step(
-                    self._model, self._survey, self._outgoing, self._thresholds, compiled=self._often
-                )
-            assert self._observed is not None
-            if self._plain is not self._made_for:  # the first fit, or a model compiled anew
-                self._observed.make()
-                self._made_for = self._plain
-            self._observed.begin()
+        if self._survey is None:
+            self._survey = survey(self._model, self._chosen)
+            for name, reason in self._survey.skipped.items():
+                self._monitor.skip(name, reason)
+            self._outgoing = outgoing_weights(self._model, self._survey.watched)
+        return self._survey
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:

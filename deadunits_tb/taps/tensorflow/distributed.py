@@ -7,7 +7,7 @@ of weights, whose norm is that of their sum, and the scale against which firing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,26 @@ class Workers:
         """
         mine = np.asarray(numbers, np.float32)
         return np.asarray(self._gather(tf.constant(mine)))
+
+    def together(self, parts: Sequence[npt.NDArray[np.floating]] | None) -> list[npt.NDArray[np.float32]] | None:
+        """What all workers have packed in one step.
+
+        Args:
+            parts: Of this worker, each ``[replicas, numbers]``; None where it failed.
+
+        Returns:
+            Likewise, with the replicas of all; None where a worker failed, or has others than this one.
+        """
+        mine = [] if parts is None else parts
+        said = self.exchange([float(parts is None), float(len(mine)), float(sum(part.size for part in mine))])
+        if said[:, 0].any() or (said != said[0]).any():
+            return None
+        rows = self.exchange(np.concatenate([part.reshape(-1) for part in mine]))
+        found, at = [], 0
+        for part in mine:
+            found.append(rows[:, at : at + part.size].reshape(-1, part.shape[1]))
+            at += part.size
+        return found
 
     def _gathered(self, mine: Any) -> Any:
         """A sum of vectors that are zero but for each worker's own part is exact."""
