@@ -114,6 +114,8 @@ def test_a_click_opens_the_unit_with_the_numbers_that_decided(watched: Watched, 
     drawer = tab.get_by_role("complementary", name="Unit 3 of layer hidden_1")
     expect(drawer).to_contain_text(f"since step {planted.DYING[3]}")
     expect(drawer).to_contain_text("did not fire on the last 21,504 examples", ignore_case=True)
+    expect(drawer.locator(".certificate")).to_contain_text("silent so far")
+    expect(drawer.locator(".certificate")).to_contain_text("ranges of its inputs were not recorded")
     expect(drawer.get_by_role("definition").first).to_contain_text(re.compile("21,504.*at least.*3,000"))
     for statistic in ("active_fraction", "gradient", "mean"):
         expect(drawer).to_contain_text(statistic)
