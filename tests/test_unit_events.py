@@ -85,7 +85,10 @@ def test_a_revival_of_more_units_than_an_event_names(tmp_path: pathlib.Path) -> 
     monitor.close()
     run = read(tmp_path)
     found = groups(written_events(run, run.layers["hidden"]))
-    assert found == [EventGroup("died", units - 1, 4, 4, 4), EventGroup("revived", units - 1, 19, 19, 19)]
+    assert found == [
+        EventGroup("died", units - 1, units - 1, 4, 4, 4),
+        EventGroup("revived", units - 1, units - 1, 19, 19, 19),
+    ]
 
 
 def test_a_resumed_run_tells_no_death_twice(tmp_path: pathlib.Path) -> None:
@@ -117,12 +120,16 @@ def test_other_thresholds_tell_other_deaths(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("group", "sentence"),
     [
-        (EventGroup("born_dead", 1, 0, 0, 0), "1 unit born dead"),
-        (EventGroup("found_dead", 3, 60, 60, 60), "3 units dead since records begin"),
-        (EventGroup("died", 2, 1000, 1000, 1200), "2 units died from step 1,000 to 1,200"),
-        (EventGroup("died", 80, 230, 260, 410), "80 units died from step 230 to 410, half of them by step 260"),
-        (EventGroup("recovered", 1, 77, 77, 77), "1 unit fired again by itself at step 77"),
-        (EventGroup("revived", 2, 39, 39, 39), "2 units were given new weights at step 39"),
+        (EventGroup("born_dead", 1, 1, 0, 0, 0), "1 unit born dead"),
+        (EventGroup("found_dead", 3, 3, 60, 60, 60), "3 units dead since records begin"),
+        (EventGroup("died", 2, 2, 1000, 1000, 1200), "2 units died from step 1,000 to 1,200"),
+        (EventGroup("died", 80, 80, 230, 260, 410), "80 units died from step 230 to 410, half of them by step 260"),
+        (
+            EventGroup("died", 90, 62, 2, 36, 415),
+            "62 units died, 90 times in all, from step 2 to 415, half of them by step 36",
+        ),
+        (EventGroup("recovered", 1, 1, 77, 77, 77), "1 unit fired again by itself at step 77"),
+        (EventGroup("revived", 2, 2, 39, 39, 39), "2 units were given new weights at step 39"),
     ],
 )
 def test_sentences(group: EventGroup, sentence: str) -> None:

@@ -62,7 +62,8 @@ class EventGroup:
 
     Attributes:
         kind: The kind.
-        count: How many.
+        count: How many events.
+        units: How many units: some die more than once.
         first_step: Of the first of them.
         middle_step: By which half of them had happened.
         last_step: Of the last of them.
@@ -70,6 +71,7 @@ class EventGroup:
 
     kind: EventKind
     count: int
+    units: int
     first_step: int
     middle_step: int
     last_step: int
@@ -78,25 +80,27 @@ class EventGroup:
     def sentence(self) -> str:
         """Such as ``"80 units died from step 230 to 410, half of them by step 260"``."""
         said = _SAID[self.kind]
-        if self.count == 1:
+        if self.units == 1:
             said = said.replace("were given", "was given").replace("themselves", "itself")
-        told = f"{count(self.count, 'unit')} {said}"
+        told = f"{count(self.units, 'unit')} {said}"
         if self.kind in ("born_dead", "found_dead"):
             return told
         if self.first_step == self.last_step:
             return f"{told} at step {self.first_step:,}"
+        again = f", {self.count:,} times in all," if self.count > self.units else ""
         half = f", half of them by step {self.middle_step:,}" if self.count > 2 else ""
-        return f"{told} from step {self.first_step:,} to {self.last_step:,}{half}"
+        return f"{told}{again} from step {self.first_step:,} to {self.last_step:,}{half}"
 
 
 def groups(events: UnitEvents) -> list[EventGroup]:
     """The events of a layer by kind, kinds without any left out."""
     found = []
     for code, kind in enumerate(KINDS):
-        steps = events.step[events.kind == code]
+        mine = events.kind == code
+        steps, units = events.step[mine], len(np.unique(events.unit[mine]))
         if len(steps):
             middle = int(steps[(len(steps) - 1) // 2])  # they are in order
-            found.append(EventGroup(kind, len(steps), int(steps[0]), middle, int(steps[-1])))
+            found.append(EventGroup(kind, len(steps), units, int(steps[0]), middle, int(steps[-1])))
     return found
 
 

@@ -34,9 +34,7 @@ describe("events", () => {
   });
 
   it("are counted by kind, deaths first", () => {
-    expect(totalsText(events)).toBe(
-      "1 unit born dead, 2 units died, 1 unit fired again by itself, 1 unit revived with new weights",
-    );
+    expect(totalsText(events)).toBe("1 unit born dead, 2 deaths, 1 return, 1 revival");
     expect(totalsText({ ...events, kind: [] })).toBe("no unit has died");
   });
 

@@ -26,6 +26,7 @@ export interface RunsAnswer {
 export interface EventGroup {
   readonly kind: EventKind;
   readonly count: number;
+  readonly units: number;
   readonly first_step: number;
   readonly middle_step: number;
   readonly last_step: number;

@@ -14,7 +14,7 @@ import { Panel } from "../ui/panel";
 import { useSize } from "../ui/size";
 import { PlotRow } from "./plot_row";
 
-const HEIGHT = 52;
+const HEIGHT = 66;
 const LEAST_BAR = 2;
 const MOST_LISTED = 1000;
 

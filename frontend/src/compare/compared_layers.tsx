@@ -10,7 +10,7 @@ import { useStore } from "../state/context";
 import { DataTable } from "../ui/data_table";
 import { Panel } from "../ui/panel";
 import { useSize } from "../ui/size";
-import { chanceText, sampled, worstDifferenceFirst } from "./numbers";
+import { chanceText, isUntouched, sampled, worstDifferenceFirst } from "./numbers";
 
 const HEIGHT = 64;
 const AXIS_WIDTH = 52;
@@ -96,10 +96,14 @@ function Row({ layer, comparison }: { readonly layer: LayerComparison; readonly 
       <SideCell side={layer.first} trouble={layer.trouble} />
       <SideCell side={layer.second} trouble={layer.trouble} />
       <td>
-        <span class={layer.differs ? "strong" : "hint"}>{chanceText(layer.chance)}</span>
+        <span class={layer.differs ? "strong" : "hint"}>{isUntouched(layer) ? "–" : chanceText(layer.chance)}</span>
       </td>
       <td>
-        <Curves layer={layer} comparison={comparison} />
+        {layer.shares.flat().some((share) => (share ?? 0) > 0) ? (
+          <Curves layer={layer} comparison={comparison} />
+        ) : (
+          <span class="hint">no unit in trouble at any step</span>
+        )}
       </td>
     </tr>
   );

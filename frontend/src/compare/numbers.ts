@@ -19,3 +19,8 @@ export function chanceText(chance: number | null): string {
 export function sampled(records: number, columns: number): number[] {
   return Array.from({ length: columns }, (_, column) => Math.round((column * (records - 1)) / (columns - 1)));
 }
+
+/** Whether there is nothing to compare: no unit is in trouble in either run. */
+export function isUntouched({ first, second }: LayerComparison): boolean {
+  return first.judged > 0 && second.judged > 0 && first.troubled === 0 && second.troubled === 0;
+}

@@ -64,20 +64,24 @@ export function eventText(events: readonly UnitEvent[], step: (value: number) =>
     .join(", ");
 }
 
-/** How many of each kind: `80 units died, 12 born dead`. */
+/** How many of each kind: `80 deaths, 12 units born dead`. */
 export function totalsText(events: EventsAnswer): string {
   const totals = EVENT_KINDS.map((kind) => ({
     kind,
-    units: events.kind.filter((code) => events.kinds[code] === kind).length,
-  })).filter(({ units }) => units > 0);
+    times: events.kind.filter((code) => events.kinds[code] === kind).length,
+  })).filter(({ times }) => times > 0);
   if (totals.length === 0) return "no unit has died";
-  return totals
-    .map(
-      ({ kind, units }) =>
-        `${counted(units, "unit")} ${EVENT_WORDS[kind].replace("itself", units === 1 ? "itself" : "themselves")}`,
-    )
-    .join(", ");
+  return totals.map(({ kind, times }) => TOTALS[kind](times)).join(", ");
 }
+
+/** A unit may die and return more than once: what is counted are the times. */
+const TOTALS: Readonly<Record<EventKind, (times: number) => string>> = {
+  born_dead: (times) => `${counted(times, "unit")} born dead`,
+  found_dead: (times) => `${counted(times, "unit")} dead since records begin`,
+  died: (times) => counted(times, "death"),
+  recovered: (times) => counted(times, "return"),
+  revived: (times) => counted(times, "revival"),
+};
 
 export interface EventBar {
   /** In pixels from the left. */
