@@ -290,6 +290,8 @@ def _sparse(window: Window, fired: Float, evidence: Evidence, t: Thresholds) -> 
     """By the recent rate: a window of 64 examples cannot tell whether a unit fires on 0.5 % or on 3 % of them."""
     rare = fired < REFERENCE_SHARE
     few = np.flatnonzero(rare)
+    if not len(few):
+        return rare
     chance = chance_of_loss(
         recent_rate(evidence.reference[few]), np.asarray(recent_examples(window, t)), np.asarray(t.dying_share)
     )
@@ -314,6 +316,8 @@ def _dying(
     quiet = silent_evidence(info, statistics, evidence)
     dying = (fired < t.dying_share) | (quiet >= t.unknown_examples)
     few = np.flatnonzero(dying)  # logarithms for these alone
+    if not len(few):
+        return dying
     fired, quiet = fired[few], quiet[few]
     lost = (1 - t.dying_loss) * reference_rate(evidence.reference[few])
     fewer = _loses(fired, np.asarray(window.examples), lost, t)

@@ -219,7 +219,8 @@ class LayerAccumulator:
         )
         reference = np.zeros(self.info.units, np.int64)
         rare = np.flatnonzero(observed.fired_examples < REFERENCE_SHARE * observed.examples)
-        reference[rare] = rates_code(self._reference.rate[rare], self._reference.recent[rare])
+        if len(rare):
+            reference[rare] = rates_code(self._reference.rate[rare], self._reference.recent[rare])
         evidence = replace(self._evidence, reference=reference)
         memory = self._memory or Memory.none(self.info.units, self._first_step)
         verdict = judge(self.info, window, statistics, evidence, memory, self._thresholds)
