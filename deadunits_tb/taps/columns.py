@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-EXACT_BYTES = 64 * 2**20
-"""First weights are copied as long as the copies of a run together take no more than this."""
+import numpy as np
+import numpy.typing as npt
+
+from deadunits_tb.capture.weight_history import EXACT_BYTES
+
+SIGNS = 32  # random signs: the estimated norm has a standard deviation of 1 / sqrt(2 * 32) = 12.5 %
 
 Method = Literal["exact", "projection"]
 
@@ -44,16 +48,30 @@ class Columns:
         return math.prod(self.shape) // self.units
 
 
-def methods(incoming: Mapping[str, Sequence[Columns]], exact_bytes: int = EXACT_BYTES) -> dict[str, Method]:
+def methods(
+    incoming: Mapping[str, Sequence[Columns]], *, copies: int, exact_bytes: int = EXACT_BYTES
+) -> dict[str, Method]:
     """Decide how changes of each layer's weights are measured: exactly, as long as the copies of all are small.
 
     Args:
         incoming: Name of a layer to its weights, in float32.
-        exact_bytes: Memory for copies.
+        copies: How many of each weight are held at a time.
+        exact_bytes: Memory for all copies.
     """
     chosen: dict[str, Method] = {}
     for name, columns in incoming.items():
-        size = 4 * sum(each.rows * each.units for each in columns)
+        size = copies * 4 * sum(each.rows * each.units for each in columns)
         chosen[name] = "exact" if size <= exact_bytes else "projection"
         exact_bytes -= size if size <= exact_bytes else 0
     return chosen
+
+
+def random_numbers(rows: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
+    """What weights ``[rows, units]`` are summed with where they are too many to copy; always the same, so never kept.
+
+    Returns:
+        Signs ``[SIGNS, rows]``, and odd numbers ``[rows, 1]`` for a digest of the weights' bits.
+    """
+    random = np.random.default_rng((20, rows))
+    signs = random.integers(0, 2, (SIGNS, rows), np.int8) * np.int8(2) - np.int8(1)
+    return signs, random.integers(0, 2**30, (rows, 1)) * 2 + 1

@@ -10,11 +10,12 @@ from keras import layers as L
 
 from deadunits_tb.capture.accumulators import merge
 from deadunits_tb.capture.packed import learning_rate, unpack
+from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.keras.consumers import outgoing_weights
 from deadunits_tb.taps.keras.layers import survey
 from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
 from deadunits_tb.taps.tensorflow.reductions import Reductions, rows_of_units
-from deadunits_tb.taps.tensorflow.weights import Columns, WeightWatch
+from deadunits_tb.taps.tensorflow.weights import WeightWatch
 from deadunits_tb.thresholds import Thresholds
 from keras_zoo import built, images, vectors
 
@@ -307,7 +308,7 @@ def test_gates_of_a_recurrent_layer_belong_to_its_units():
 def test_changes_of_many_weights_are_estimated_and_unchanged_ones_are_exactly_zero():
     random = np.random.default_rng(0)
     kernel = tf.Variable(random.normal(size=(300, 40)).astype("f4"))
-    watch = WeightWatch({"layer": [Columns(kernel, (-1,))]}, {}, exact_bytes=0)
+    watch = WeightWatch({"layer": [(kernel, Columns((300, 40), (-1,)))]}, {}, exact_bytes=0)
     assert watch.methods == {"layer": "projection"}
     watch.begin()
     before = watch.before()

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
-from deadunits_tb.taps.columns import EXACT_BYTES, Columns, methods
+from deadunits_tb.capture.weight_history import EXACT_BYTES
+from deadunits_tb.taps.columns import Columns, methods
 from deadunits_tb.taps.jax.plan import Plan
+from deadunits_tb.taps.jax.projection import projected
 from deadunits_tb.taps.jax.weights import columns_of, matrix, norms, outgoing_of, weights_of, wide
-
-_SIGNS = 32  # random signs: the estimated norm has a standard deviation of 1 / sqrt(2 * 32) = 12.5 %
 
 
 class WeightDrift:
@@ -36,7 +36,7 @@ class WeightDrift:
     def __init__(self, plan: Plan, params: Any, *, exact_bytes: int = EXACT_BYTES) -> None:
         self._plan = plan
         self._incoming = {name: columns_of(name, layer, params) for name, layer in plan.layers if layer.weights}
-        self.methods = methods(self._incoming, exact_bytes)
+        self.methods = methods(self._incoming, copies=1, exact_bytes=exact_bytes)
         """Layer to how its changes are measured."""
         self.fan_in = {name: sum(each.rows for each in columns) for name, columns in self._incoming.items()}
         """Layer to the weights that one of its units has."""
@@ -47,13 +47,12 @@ class WeightDrift:
         }
         """Layer to the weights that one of its units feeds."""
         self._compare = jax.jit(self._distances)
-        # Copies: what the training step was given it may take over.
-        first = {name: [jnp.array(array, copy=True) for array in of] for name, of in self._chosen(params)[0].items()}
+        first = self._chosen(params)[0]
         self._first: dict[str, Any] = {
-            name: weights
+            name: [jnp.array(array, copy=True) for array in first[name]]  # the training step may take over its own
             if self.methods[name] == "exact"
-            else jax.jit(_projected, static_argnums=0)(tuple(columns), weights)
-            for (name, columns), weights in zip(self._incoming.items(), first.values(), strict=True)
+            else jax.jit(_projected, static_argnums=0)(tuple(columns), first[name])
+            for name, columns in self._incoming.items()
         }
         self._norms = {name: norms(columns, first[name]) for name, columns in self._incoming.items()}
 
@@ -102,19 +101,7 @@ class WeightDrift:
 
 
 def _projected(columns: tuple[Columns, ...], arrays: Any) -> list[tuple[Any, Any]]:
-    """Of each array of weights random sums ``[signs, units]``, and a digest of the bits ``[units]``.
-
-    Rounding makes the sums of unchanged weights depend on how they were added up; the digest, in integers, does not.
-    """
-    found = []
-    for column, array in zip(columns, arrays, strict=True):
-        rows = matrix(array, column)
-        for_signs, for_digest = jax.random.split(jax.random.key(20))  # the same each time, without keeping them
-        sums = jax.random.rademacher(for_signs, (_SIGNS, len(rows)), jnp.float32) @ rows
-        odd = jax.random.bits(for_digest, (len(rows), 1), jnp.uint32) | 1
-        digest = jnp.sum(jax.lax.bitcast_convert_type(rows, jnp.uint32) * odd, 0, dtype=jnp.uint32)
-        found.append((sums, digest))
-    return found
+    return [projected(matrix(array, column)) for column, array in zip(columns, arrays, strict=True)]
 
 
 def _apart(old: list[tuple[Any, Any]], new: list[tuple[Any, Any]]) -> Any:

@@ -24,12 +24,13 @@ from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.capture.packed import Layout
 from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.jax.private import carried, trace_of_now
+from deadunits_tb.taps.jax.projection import projected
 from deadunits_tb.taps.jax.reductions import activation_sums, square_sums, value_summary
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.keras.packing import layout_of, tap_fields
-from deadunits_tb.taps.keras.weights import SIGNS, WeightWatch, columns_of
+from deadunits_tb.taps.keras.weights import WeightWatch, columns_of
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE
 
@@ -364,12 +365,7 @@ class _JaxDevice:
         return jnp.transpose(value, columns.order).astype(jnp.float32).reshape(columns.rows, columns.units)
 
     def project(self, matrix: Any) -> list[Any]:
-        rows = matrix.shape[0]
-        signs, odd = jax.random.split(jax.random.key(20))  # the same signs each time, without keeping them
-        sums = jax.random.rademacher(signs, (SIGNS, rows), jnp.float32) @ matrix
-        odd = jax.random.bits(odd, (rows, 1), jnp.uint32) | 1
-        digest = jnp.sum(jax.lax.bitcast_convert_type(matrix, jnp.uint32) * odd, 0, dtype=jnp.uint32)
-        return [sums, digest, jnp.sqrt(jnp.sum(jnp.square(matrix), 0))]
+        return [*projected(matrix), jnp.sqrt(jnp.sum(jnp.square(matrix), 0))]
 
     def where(self, condition: Any, one: Any, other: Any) -> Any:
         return jnp.where(condition, one, other)

@@ -13,6 +13,7 @@ from keras import layers
 
 from deadunits_tb.capture.activation_functions import CUSTOM, field_name
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
+from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.keras import private as keras_private
 
 
@@ -65,6 +66,11 @@ class Weights:
     def size(self) -> int:
         """How many numbers."""
         return int(math.prod(self.variable.shape))
+
+    @property
+    def columns(self) -> Columns:
+        """Where the units lie, without the variable."""
+        return Columns(tuple(self.variable.shape), self.axes, self.groups)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

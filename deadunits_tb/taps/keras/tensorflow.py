@@ -17,6 +17,7 @@ import tensorflow as tf
 from deadunits_tb.capture.activation_functions import output_limits
 from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.capture.packed import Call, Layout
+from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights
@@ -24,7 +25,7 @@ from deadunits_tb.taps.merge import merge_vectors
 from deadunits_tb.taps.tensorflow.apart import apart, gradient_seen, marked
 from deadunits_tb.taps.tensorflow.distributed import check_strategy, shared_scale, summed_gradients
 from deadunits_tb.taps.tensorflow.reductions import Reductions, only_if, rows_of_units, value_summary, zeros_like
-from deadunits_tb.taps.tensorflow.weights import Columns, WeightWatch
+from deadunits_tb.taps.tensorflow.weights import WeightWatch
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE
 
@@ -400,5 +401,5 @@ def _draws_statefully(graph: Any) -> bool:
     )
 
 
-def _columns(incoming: tuple[Weights, ...]) -> list[Columns]:
-    return [Columns(weights.variable.value, weights.axes, weights.groups) for weights in incoming]
+def _columns(several: tuple[Weights, ...]) -> list[tuple[tf.Variable, Columns]]:
+    return [(weights.variable.value, weights.columns) for weights in several]

@@ -19,13 +19,13 @@ import torch
 from deadunits_tb.capture.activation_functions import output_limits
 from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.capture.packed import Layout
-from deadunits_tb.taps.columns import Columns
+from deadunits_tb.taps.columns import Columns, random_numbers
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.keras.packing import layout_of, tap_fields
 from deadunits_tb.taps.keras.torch_masks import masked_activation_sums, masked_squares
-from deadunits_tb.taps.keras.weights import SIGNS, WeightWatch, columns_of
+from deadunits_tb.taps.keras.weights import WeightWatch, columns_of
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.reductions import Reductions, value_summary
 from deadunits_tb.taps.torch.rows import Place
@@ -323,12 +323,9 @@ class _TorchDevice:
         return value.permute(columns.order).float().reshape(columns.rows, columns.units)
 
     def project(self, matrix: Any) -> list[Any]:
-        rows = matrix.shape[0]
-        random = np.random.default_rng((20, rows))  # the same signs each time, without keeping them
-        signs = torch.from_numpy(random.integers(0, 2, (SIGNS, rows), np.int8)).to(matrix) * 2 - 1
-        odd = torch.from_numpy(random.integers(0, 2**30, (rows, 1)) * 2 + 1).to(matrix.device)
-        digest = (matrix.contiguous().view(torch.int32).to(torch.int64) * odd).sum(0)
-        return [signs @ matrix, digest, (matrix * matrix).sum(0).sqrt()]
+        signs, odd = (torch.from_numpy(numbers) for numbers in random_numbers(len(matrix)))
+        digest = (matrix.contiguous().view(torch.int32).to(torch.int64) * odd.to(matrix.device)).sum(0)
+        return [signs.to(matrix) @ matrix, digest, (matrix * matrix).sum(0).sqrt()]
 
     def where(self, condition: Any, one: Any, other: Any) -> Any:
         return torch.where(condition, one, other)

@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deadunits_tb.capture.observation import WeightObservation
-from deadunits_tb.taps.columns import EXACT_BYTES, Columns, methods
+from deadunits_tb.capture.weight_history import EXACT_BYTES
+from deadunits_tb.taps.columns import Columns, methods
 from deadunits_tb.taps.keras.layers import Weights
-
-SIGNS = 32  # random signs: the estimated norm has a standard deviation of 1 / sqrt(2 * 32) = 12.5 %
 
 Vector = npt.NDArray[np.floating]
 Values = Mapping[int, Any]
@@ -60,7 +59,7 @@ class WeightWatch:
         incoming: Of each layer.
         outgoing: Of each layer of which every consumer is known.
         device: Of the backend.
-        exact_bytes: Memory for copies.
+        exact_bytes: Memory for copies, two of each weight.
     """
 
     def __init__(self, incoming: Weighed, outgoing: Weighed, device: Device, *, exact_bytes: int = EXACT_BYTES) -> None:
@@ -68,7 +67,7 @@ class WeightWatch:
         self._outgoing = {name: list(weights) for name, weights in outgoing.items() if weights}
         self._device = device
         columns = {name: [each for _, each in weights] for name, weights in self._incoming.items()}
-        self.methods = methods(columns, exact_bytes)
+        self.methods = methods(columns, copies=2, exact_bytes=exact_bytes)  # the first ones, and those before a step
         """Name of the layer to how its changes are measured."""
         self._needed = {key for weights in (*self._incoming.values(), *self._outgoing.values()) for key, _ in weights}
         kinds = ("norm_in", "change", "since_first", "norm_first")
@@ -181,4 +180,4 @@ def _norms(matrices: list[Any]) -> Any:
 
 def columns_of(weights: Sequence[Weights]) -> list[tuple[int, Columns]]:
     """``id`` of each variable, and where its units are."""
-    return [(id(each.variable), Columns(tuple(each.variable.shape), each.axes, each.groups)) for each in weights]
+    return [(id(each.variable), each.columns) for each in weights]

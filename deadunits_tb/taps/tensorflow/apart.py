@@ -21,10 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 
-try:
-    from tensorflow.python.eager import record as _record
-except ImportError:  # another version: a custom gradient works everywhere, and leaves an operation in between
-    _record = None
+from deadunits_tb.taps.tensorflow.private import attributes, identity_before
 
 _MARK = "_dead_units"
 
@@ -113,7 +110,7 @@ def marked() -> Iterator[None]:
         yield
         return
     mark = tf.compat.v1.AttrValue(b=True)
-    with tf.compat.v1.get_default_graph()._attr_scope({_MARK: mark}), tf.name_scope("dead_units"):
+    with attributes(tf.compat.v1.get_default_graph(), {_MARK: mark}), tf.name_scope("dead_units"):
         yield
 
 
@@ -124,9 +121,4 @@ def gradient_seen(tensor: Any, arrived: Callable[[Any], None]) -> Any:
         arrived(gradient)
         return gradient
 
-    if _record is None:
-        return tf.custom_gradient(lambda value: (tf.identity(value), back))(tensor)
-    with _record.stop_recording():
-        value = tf.identity(tensor)
-    _record.record_operation("DeadUnitsTap", [value], [tensor], lambda gradient: [back(gradient)])
-    return value
+    return identity_before(tensor, back)

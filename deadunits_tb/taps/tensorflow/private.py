@@ -5,6 +5,7 @@ Checked with TensorFlow 2.21. What is missing in another version raises an error
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,29 @@ def check_version() -> None:
 def is_recording() -> bool:
     """Whether a gradient tape records in this thread."""
     return bool(_record().could_possibly_record())
+
+
+def identity_before(tensor: Any, back: Callable[[Any], Any]) -> Any:
+    """A bare identity of a tensor, and nothing else in the graph.
+
+    Args:
+        tensor: In, as it is.
+        back: Takes the gradient on its way back, and returns it.
+    """
+    try:
+        record = _record()
+    except ImportError:  # another version: a custom gradient works everywhere, and leaves an operation in between
+        return tf.custom_gradient(lambda value: (tf.identity(value), back))(tensor)
+    with record.stop_recording():
+        value = tf.identity(tensor)
+    record.record_operation("DeadUnitsTap", [value], [tensor], lambda gradient: [back(gradient)])
+    return value
+
+
+def attributes(graph: Any, added: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """Give attributes to all operations that the body adds to a graph."""
+    scope: contextlib.AbstractContextManager[None] = graph._attr_scope(added)
+    return scope
 
 
 def sources_of_gradient() -> list[Any] | None:

@@ -2,62 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from deadunits_tb.capture.observation import WeightObservation
+from deadunits_tb.capture.weight_history import EXACT_BYTES
+from deadunits_tb.taps.columns import Columns, methods, random_numbers
 from deadunits_tb.taps.tensorflow.reductions import only_if, zeros_like
 
-EXACT_BYTES = 64 * 2**20
-"""First weights are copied as long as the copies of a run together take no more than this."""
-_SIGNS = 32  # random signs: the estimated norm has a standard deviation of 1 / sqrt(2 * 32) = 12.5 %
-
-Method = Literal["exact", "projection"]
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """A variable seen as ``[rows, units]``.
-
-    Attributes:
-        variable: Of any shape.
-        axes: Of the units, in the order of the units.
-        groups: The last unit axis holds this many blocks of all units.
-    """
-
-    variable: tf.Variable
-    axes: tuple[int, ...]
-    groups: int = 1
-
-    @property
-    def units(self) -> int:
-        """How many units."""
-        return int(math.prod(self.variable.shape[axis] for axis in self.axes)) // self.groups
-
-    @property
-    def size(self) -> int:
-        """How many weights."""
-        return int(math.prod(self.variable.shape))
-
-    def of(self, value: Any) -> Any:
-        """``[rows, units]`` of a value shaped like the variable, in float32."""
-        rank = len(self.variable.shape)
-        axes = [axis % rank for axis in self.axes]
-        order = [axis for axis in range(rank) if axis not in axes] + axes
-        value = tf.cast(value, tf.float32)
-        if order != list(range(rank)):
-            value = tf.transpose(value, order)
-        return tf.reshape(value, [self.size // self.units, self.units])
-
-
-Weighed = Mapping[str, Sequence[Columns]]
-"""Name of a layer to its incoming, or outgoing, weights."""
+Weighed = Mapping[str, Sequence[tuple[tf.Variable, Columns]]]
+"""Name of a layer to its incoming, or outgoing, weights: variables, and where their units are."""
 
 
 class WeightWatch:
@@ -73,22 +32,18 @@ class WeightWatch:
         incoming: Of each layer.
         outgoing: Of each layer of which every consumer is known.
         xla: Whether XLA compiles the step.
-        exact_bytes: Memory for copies.
+        exact_bytes: Memory for copies, two of each weight.
     """
 
     def __init__(
         self, incoming: Weighed, outgoing: Weighed, *, xla: bool = False, exact_bytes: int = EXACT_BYTES
     ) -> None:
         self._xla = xla
-        self._incoming = {name: list(columns) for name, columns in incoming.items() if columns}
-        self._outgoing = {name: list(columns) for name, columns in outgoing.items() if columns}
-        self.methods: dict[str, Method] = {}
+        self._incoming = {name: list(weights) for name, weights in incoming.items() if weights}
+        self._outgoing = {name: list(weights) for name, weights in outgoing.items() if weights}
+        columns = {name: [each for _, each in weights] for name, weights in self._incoming.items()}
+        self.methods = methods(columns, copies=2, exact_bytes=exact_bytes)  # the first ones, and those before a step
         """Name of the layer to how its changes are measured."""
-        left = exact_bytes
-        for name, columns in self._incoming.items():
-            size = 4 * sum(each.size for each in columns)
-            self.methods[name] = "exact" if size <= left else "projection"
-            left -= size if size <= left else 0
         self._first: dict[str, list[Any]] = {}
         self._norms_first: dict[str, npt.NDArray[np.floating]] = {}
         self._later: Any = None
@@ -97,9 +52,9 @@ class WeightWatch:
         """Remember the first weights. Called before the first observed step, outside of any graph."""
         if self._later is not None:
             return
-        for name, columns in self._incoming.items():
-            values = [np.array(each.variable) for each in columns]
-            matrices = [np.asarray(each.of(value), np.float64) for each, value in zip(columns, values, strict=True)]
+        for name, weights in self._incoming.items():
+            values = [np.array(variable) for variable, _ in weights]
+            matrices = [np.asarray(matrix, np.float64) for matrix in _matrices(weights, values)]
             self._norms_first[name] = np.sqrt(sum(np.sum(np.square(matrix), 0) for matrix in matrices))
             self._first[name] = self._kept(name, [tf.constant(value) for value in values])
         self._later = tf.function(self._distances, autograph=False)
@@ -124,10 +79,10 @@ class WeightWatch:
         def norms() -> dict[str, Any]:
             return {
                 f"{name}:weight_gradient": self._norms(
-                    [each.of(tf.convert_to_tensor(gradients[id(each.variable)])) for each in columns]
+                    _matrices(weights, [tf.convert_to_tensor(gradients[id(variable)]) for variable, _ in weights])
                 )
-                for name, columns in self._incoming.items()
-                if all(gradients.get(id(each.variable)) is not None for each in columns)
+                for name, weights in self._incoming.items()
+                if all(gradients.get(id(variable)) is not None for variable, _ in weights)
             }
 
         found: dict[str, Any] = only_if(look, norms, zeros_like)
@@ -143,11 +98,9 @@ class WeightWatch:
 
         def norms() -> dict[str, Any]:
             seen: dict[str, Any] = {}
-            for name, columns in self._incoming.items():
+            for name, weights in self._incoming.items():
                 if self.methods[name] == "exact":
-                    seen[f"{name}:norm_in"] = self._norms(
-                        [each.of(old) for each, old in zip(columns, before[name], strict=True)]
-                    )
+                    seen[f"{name}:norm_in"] = self._norms(_matrices(weights, before[name]))
                 else:
                     seen[f"{name}:norm_in"] = tf.sqrt(tf.add_n([tf.square(norm) for norm in before[name][2::3]]))
                 seen[f"{name}:change"] = self._apart(name, before[name], self._now(name))
@@ -173,28 +126,27 @@ class WeightWatch:
         found = {
             f"{name}:since_first": self._apart(name, self._first[name], self._now(name)) for name in self._incoming
         }
-        for name, columns in self._outgoing.items():
-            found[f"{name}:norm_out"] = self._norms([each.of(each.variable) for each in columns])
+        for name, weights in self._outgoing.items():
+            found[f"{name}:norm_out"] = self._norms(_matrices(weights, [variable for variable, _ in weights]))
         return found
 
     def _now(self, name: str) -> list[Any]:
-        return self._kept(name, [tf.convert_to_tensor(each.variable) for each in self._incoming[name]])
+        return self._kept(name, [tf.convert_to_tensor(variable) for variable, _ in self._incoming[name]])
 
     def _kept(self, name: str, values: list[Any]) -> list[Any]:
         if self.methods[name] == "exact":
             return values
-        matrices = [each.of(value) for each, value in zip(self._incoming[name], values, strict=True)]
-        return [part for matrix in matrices for part in _projected(matrix)]
+        return [part for matrix in _matrices(self._incoming[name], values) for part in _projected(matrix)]
 
     def _apart(self, name: str, old: list[Any], new: list[Any]) -> Any:
         """``[units]``: norm of the difference of what was kept at two times."""
         if self.methods[name] == "exact":
-            columns = self._incoming[name]
-            return self._norms([each.of(two - one) for each, one, two in zip(columns, old, new, strict=True)])
+            apart = [two - one for one, two in zip(old, new, strict=True)]
+            return self._norms(_matrices(self._incoming[name], apart))
         squares = []
         for at in range(0, len(old), 3):
-            apart = tf.reduce_mean(tf.square(new[at] - old[at]), 0)
-            squares.append(tf.where(old[at + 1] == new[at + 1], 0.0, apart))
+            square = tf.reduce_mean(tf.square(new[at] - old[at]), 0)
+            squares.append(tf.where(old[at + 1] == new[at + 1], 0.0, square))
         return tf.sqrt(tf.add_n(squares))
 
     def _norms(self, matrices: list[Any]) -> Any:
@@ -204,14 +156,27 @@ class WeightWatch:
         return tf.math.reduce_euclidean_norm(matrices[0], 0)
 
 
+def _matrices(weights: Sequence[tuple[tf.Variable, Columns]], values: Sequence[Any]) -> list[Any]:
+    """``[rows, units]`` of values shaped like the variables, in float32."""
+    return [_matrix(columns, value) for (_, columns), value in zip(weights, values, strict=True)]
+
+
+def _matrix(columns: Columns, value: Any) -> Any:
+    value = tf.cast(value, tf.float32)
+    if columns.order != tuple(range(len(columns.shape))):
+        value = tf.transpose(value, columns.order)
+    return tf.reshape(value, [columns.rows, columns.units])
+
+
 def _projected(matrix: Any) -> list[Any]:
     """Random sums ``[signs, units]``, a digest of the bits and the norms, both ``[units]``."""
-    rows = matrix.shape[0]
-    random = np.random.default_rng((20, rows))  # the same signs each time
-    signs = random.integers(0, 2, (_SIGNS, rows)) * 2.0 - 1.0
-    odd = random.integers(0, 2**30, (rows, 1)) * 2 + 1
-    digest = tf.reduce_sum(tf.bitcast(matrix, tf.int32) * tf.constant(odd, tf.int32), 0)
-    return [tf.matmul(tf.constant(signs, tf.float32), matrix), digest, tf.sqrt(tf.reduce_sum(tf.square(matrix), 0))]
+    signs, odd = random_numbers(matrix.shape[0])
+    digest = tf.reduce_sum(tf.bitcast(matrix, tf.int32) * tf.constant(odd.astype(np.int32)), 0)
+    return [
+        tf.matmul(tf.constant(signs.astype(np.float32)), matrix),
+        digest,
+        tf.sqrt(tf.reduce_sum(tf.square(matrix), 0)),
+    ]
 
 
 def _nothing_like(kept: Any) -> Any:
