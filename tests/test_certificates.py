@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import pathlib
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
+from rich.console import Console
 
 from deadunits_tb import DeadUnitsWriter
 from deadunits_tb.capture.certificates import Affine, Normalisation, Part, Terms, certificates
@@ -19,7 +21,7 @@ from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.reading.certainty import Prover, certainties
 from deadunits_tb.reading.history import LayerHistory
 from deadunits_tb.reading.log_directory import LogDirectory
-from deadunits_tb.reading.report import report
+from deadunits_tb.reading.report import print_report, report
 from deadunits_tb.units import UnitState
 
 numbers = st.floats(-100, 100, width=32)
@@ -137,6 +139,11 @@ def test_a_writer_that_is_told_the_ranges_certifies(tmp_path: pathlib.Path) -> N
     told = {unit["unit"]: unit["certificate"] for unit in run["layers"][0]["flagged"]}
     assert told[1]["word"] == "dead for certain"
     assert told[3]["could_move"] == ["its bias changes"]
+    console = Console(file=io.StringIO(), width=200)
+    print_report(tmp_path, console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "3 dead (75 %), 1 of them dead for certain, 1 of them silent so far, 1 of them could recover" in printed
+    assert f"dead for certain: {proofs[0].why}" in printed
 
 
 def test_what_was_proved_of_an_earlier_death_says_nothing_of_a_later_one(tmp_path: pathlib.Path) -> None:

@@ -82,7 +82,7 @@ def cnn() -> Any:
 def normalised() -> Any:
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Linear(FEATURES, 24), nn.BatchNorm1d(24), nn.Dropout(0.1), nn.ReLU(), nn.Linear(24, CLASSES)
+        nn.Linear(FEATURES, 24), nn.BatchNorm1d(24), nn.Dropout(0.1), nn.ReLU(inplace=True), nn.Linear(24, CLASSES)
     )
     with torch.no_grad():
         model[1].weight[::2] = -0.4
