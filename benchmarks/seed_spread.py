@@ -1,8 +1,8 @@
 """How much the dead units of a layer vary between seeds, against units that die independently of one another.
 
 A comparison of two runs must not take for an effect what another seed would have made, too. Units of one layer share
-its fate, so their counts spread more than a binomial distribution says. Plain PyTorch on scikit-learn's digits, without a
-monitor: a unit is dead if it fires on no image at the end.
+its fate, so their counts spread more than a binomial distribution says. Plain PyTorch on scikit-learn's digits, without
+a monitor: a unit is dead if it fires on no image at the end.
 
     python benchmarks/seed_spread.py [--seeds 10]
 """

@@ -18,6 +18,7 @@ RUN = "learning_rate_too_high"
 PLACES = {
     "overview": {"run": RUN},
     "layer": {"run": RUN, "layer": "hidden_2", "order": "death"},
+    "compare": {"run": RUN, "versus": "healthy"},
     "unit": {"run": RUN, "layer": "hidden_2", "order": "death", "unit": 16},
 }
 SIZE = {"width": 1280, "height": 800}

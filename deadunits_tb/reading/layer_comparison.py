@@ -16,7 +16,8 @@ from deadunits_tb.units import ALARM, SEVERITY, UnitState, count_states
 
 SPREAD = 5.0
 """How many times larger the variance of a layer's dead units between seeds is than that of independent units: units of
-one layer share its fate. Measured up to 4.7 (``benchmarks/seed_spread.py``)."""
+one layer share its fate. Measured: mostly 1 to 3, up to 5.8; with 5, comparisons took 2 of 360 pairs of one recipe for
+different (``benchmarks/seed_spread.py``)."""
 SIGNIFICANCE = 0.05
 """Probability, corrected for the layers looked at, below which chance is no explanation."""
 TROUBLED = ALARM | (np.arange(len(UnitState)) == UnitState.DYING)

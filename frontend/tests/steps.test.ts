@@ -33,6 +33,12 @@ describe("step scale", () => {
     }
   });
 
+  it("names the end where only one round step fits", () => {
+    const even = new StepScale(Array.from({ length: 450 }, (_, step) => step));
+    expect(even.ticks(even.full, 130).map(({ step }) => step)).toEqual([0, 449]);
+    expect(even.ticks(even.full, 40)).toHaveLength(1);
+  });
+
   it("copes with nothing and with one record", () => {
     expect(new StepScale([]).ticks({ start: 0, stop: 1 }, 500)).toEqual([]);
     expect(new StepScale([7]).ticks({ start: 0, stop: 1 }, 500)).toEqual([{ position: 0.5, step: 7 }]);

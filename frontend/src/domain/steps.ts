@@ -91,6 +91,10 @@ export class StepScale {
       if (previous !== undefined && (position - previous.position) * perRecord < gap * 0.7) continue;
       ticks.push({ position, step });
     }
+    // A lone tick tells no scale: name the end as well, where there is room.
+    const end = { position: Math.min(range.stop, this.records) - 0.5, step: to };
+    const [only] = ticks;
+    if (only && ticks.length === 1 && (end.position - only.position) * perRecord >= gap * 0.6) ticks.push(end);
     return ticks;
   }
 }

@@ -1,10 +1,12 @@
 /** Words, keys and thresholds, explained by the same source that judges. */
 import { useEffect, useRef } from "preact/hooks";
 import type { Glossary } from "../api/types";
+import { EVENT_KINDS } from "../domain/events";
 import { number } from "../domain/format";
 import { HEATMAP_KEYS } from "../heatmap/keyboard";
 import { DataQuality } from "../overview/data_quality";
 import { useStore } from "../state/context";
+import { EventName } from "../ui/event_sign";
 import { Icon } from "../ui/icons";
 import { Failure, Skeleton } from "../ui/notices";
 import { StateName } from "../ui/swatch";
@@ -100,6 +102,12 @@ function Keys({ title, keys }: { readonly title: string; readonly keys: readonly
 function Words({ glossary }: { readonly glossary: Glossary }) {
   return (
     <>
+      <h3>Events</h3>
+      <p class="event-words">
+        {EVENT_KINDS.map((kind) => (
+          <EventName key={kind} kind={kind} />
+        ))}
+      </p>
       <h3>States</h3>
       <p class="hint">A unit has one state at each record: the most severe whose rule holds.</p>
       <table class="table words">
