@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import pathlib
@@ -16,13 +17,15 @@ from rich.console import Console
 
 from deadunits_tb import DeadUnitsWriter
 from deadunits_tb.capture.certificates import Affine, Normalisation, Part, Terms, certificates
-from deadunits_tb.certificate import Certainty, Mover
+from deadunits_tb.certificate import Certainty, Certificates, Mover, round_up
 from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.metadata import UNIT_BLOCK
 from deadunits_tb.reading.certainty import Prover, certainties
 from deadunits_tb.reading.history import LayerHistory
 from deadunits_tb.reading.log_directory import LogDirectory
 from deadunits_tb.reading.report import print_report, report
 from deadunits_tb.units import UnitState
+from event_files import rewrite, simulated, write_run
 
 numbers = st.floats(-100, 100, width=32)
 
@@ -176,3 +179,45 @@ def test_ranges_that_do_not_fit_are_refused(given: Any, message: str, tmp_path: 
         writer.observe(0, "hidden", np.ones((8, 4)), **({
             "weights": np.ones((5, 4)), "inputs_low": np.zeros(5), "inputs_high": np.ones(5), "biases": np.zeros(4)
         } | given))  # fmt: skip
+
+
+def test_certificates_of_many_units_come_back_through_the_file(tmp_path: pathlib.Path) -> None:
+    """Two ranges of units, one of them without any at the last record, where those before still count."""
+    units = UNIT_BLOCK + 100
+    ((info, records),) = simulated(units, 2).items()
+    first = held_of([3, UNIT_BLOCK - 1, UNIT_BLOCK, units - 1])
+    records = [dataclasses.replace(records[0], certificates=first), records[1]]
+    write_run(tmp_path, {info: records})
+    layer = LogDirectory(tmp_path).history(".").layers[info.name]
+    for index in (0, 1):
+        back = layer.certificates(index)
+        assert back is not None
+        for field in dataclasses.fields(Certificates):
+            np.testing.assert_array_equal(getattr(back, field.name), getattr(first, field.name), field.name)
+    later = held_of([5])
+    write_run(tmp_path / "later", {info: [records[0], dataclasses.replace(records[1], certificates=later)]})
+    back = LogDirectory(tmp_path / "later").history(".").layers[info.name].certificates(-1)
+    assert back is not None
+    assert back.units.tolist() == [5]
+
+
+def test_damaged_certificates_are_left_out_and_that_is_said(tmp_path: pathlib.Path) -> None:
+    ((info, records),) = simulated(10, 2).items()
+    path = write_run(tmp_path, {info: [dataclasses.replace(record, certificates=held_of([3])) for record in records]})
+
+    def damage(event: Any) -> Any:
+        for value in event.summary.value:
+            if value.tag.startswith("certificates"):
+                value.tensor.string_val[0] = b"no zlib"
+        return [event]
+
+    rewrite(path, damage)
+    run = LogDirectory(tmp_path).history(".")
+    assert run.layers[info.name].certificates(-1) is None
+    assert any("certificates left out" in note for note in run.notes)
+    assert len(run.layers[info.name]) == 2
+
+
+def held_of(units: list[int]) -> Certificates:
+    some = round_up(np.linspace(-2, 2, len(units)))
+    return Certificates(7, 3, 5, np.array(units), some, np.zeros_like(some), np.ones(len(units), np.uint8))
