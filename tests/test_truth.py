@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pathlib
 
+import numpy as np
 import pytest
 
-from benchmarks.truth import catalogue
+from benchmarks.truth import catalogue, networks
+from benchmarks.truth.networks import Architecture
 from benchmarks.truth.numpy_training import train
 from benchmarks.truth.recipe import Recipe
 from benchmarks.truth.scoring import Tally, read, score_causes, score_states
@@ -74,6 +76,41 @@ def test_the_catalogue_plants_every_cause_and_every_kind_of_health() -> None:
                        "constant_output_head", "frozen_by_user", "pruned", "non_finite_data", "unclear"}  # fmt: skip
     assert sum(recipe.cause is not None for recipe in catalogue.causes(3)) >= 100
     assert sum(1 for _ in catalogue.healthy(2)) >= 30
+
+
+@pytest.mark.parametrize(
+    ("framework", "architecture"),
+    [
+        *(("torch", kind) for kind in ("dense", "cnn", "lstm", "transformer")),
+        *(pytest.param("keras", kind, marks=pytest.mark.slow) for kind in ("dense", "cnn", "lstm", "transformer")),
+    ],
+)
+def test_the_truth_computes_what_the_network_does(framework: str, architecture: Architecture) -> None:
+    pytest.importorskip(framework)
+    recipe = Recipe("network", architecture=architecture, function="gelu", gain=2.0)
+    random = np.random.default_rng(0)
+    parameters = [values + random.normal(0, 0.05, values.shape) for values in networks.first_parameters(recipe)]
+    images = recipe.images()[:5]
+    logits = networks.activations(recipe, parameters, images)[0][-1]
+    if framework == "torch":
+        import torch
+
+        from benchmarks.truth import torch_networks
+
+        model = torch_networks.network(recipe)
+        torch_networks.put(recipe, model, parameters)
+        for there, back in zip(parameters, torch_networks.get(recipe, model), strict=True):
+            np.testing.assert_allclose(back, there, rtol=0, atol=1e-6)
+        found = model(torch.from_numpy(images.astype(np.float32))).detach().numpy()
+    else:
+        from benchmarks.truth import keras_training
+
+        model = keras_training.network(recipe)
+        for variable, values in zip(model.weights, parameters, strict=True):
+            variable.assign(values.reshape(variable.shape))
+        found = np.log(np.asarray(model(images.astype(np.float32))))
+        logits = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found, logits, rtol=0, atol=1e-4)
 
 
 def test_the_same_recipe_gives_the_same_run(tmp_path: pathlib.Path) -> None:

@@ -32,7 +32,7 @@ from deadunits_tb.keras import DeadUnitsCallback
 def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True) -> Truth:
     """Train and observe every step; returns the truth about it, empty unless exhaustive passes are made."""
     keras.utils.set_random_seed(recipe.seed)
-    model, rows = _model(recipe), recipe.batches()
+    model, rows = network(recipe), recipe.batches()
     for variable, values in zip(model.weights, first_parameters(recipe), strict=True):
         variable.assign(values.reshape(variable.shape))
     if recipe.pretrained:
@@ -89,7 +89,8 @@ class _Planter(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is publ
             self._truth.look(batch, self._before)
 
 
-def _model(recipe: Recipe) -> keras.Model:
+def network(recipe: Recipe) -> keras.Model:
+    """Build the network of a recipe; its hidden layers have the names that the recipe gives them."""
     inputs = keras.Input((64,))
     return keras.Model(inputs, _NETWORKS[recipe.architecture](recipe, inputs))
 

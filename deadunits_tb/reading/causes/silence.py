@@ -57,7 +57,7 @@ def from_data(case: LayerCase, level: Level, step: int, fact: str, inputs: str) 
 def _starved(case: LayerCase, units: Mask) -> Suspicion:
     return Suspicion(
         "upstream_dead",
-        Level.WARNING,
+        max(Level.WARNING, case.level(int(units.sum()))),
         (case.name,),
         case.onset(units),
         0.8,
@@ -146,7 +146,7 @@ def _died(case: LayerCase, died: Mask, flat: Mask) -> Iterator[Suspicion]:
     elif level > Level.INFORMATION:
         yield Suspicion(
             "unclear",
-            Level.WARNING,
+            level,
             (case.name,),
             onset,
             0.3,
