@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import deadunits_tb
@@ -46,5 +47,9 @@ def test_two_processes_record_once_what_all_see(trainer: str, tmp_path: pathlib.
     assert [record.examples for record in two.records] == [8] * 8 == [record.examples for record in one.records]
     assert not two.records[-1].errors
     for name, layer in two.layers.items():
-        assert layer.statistic("update_ratio").min() >= 0
-        assert layer.statistic("gradient").shape == one.layers[name].statistic("gradient").shape
+        for statistic in set(layer.statistics) - {"drift"}:
+            wanted, found = one.layers[name].statistic(statistic), layer.statistic(statistic)
+            if trainer == "transformers":  # Adam makes of rounding in the first gradients whole steps
+                wanted, found = wanted[:1], found[:1]
+            close = {"rtol": 0.02, "atol": 1e-3 * float(np.abs(wanted).max())}  # stored with eight bits
+            np.testing.assert_allclose(found, wanted, **close, err_msg=f"{name} {statistic}")
