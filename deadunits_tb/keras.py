@@ -16,7 +16,7 @@ except ImportError as error:
     raise MissingDependencyError("Keras is not installed: pip install 'deadunits-tb[tensorflow]'") from error
 
 from deadunits_tb.capture.alarms import Alarm
-from deadunits_tb.capture.arguments import check_options, checked_layers, checked_thresholds
+from deadunits_tb.capture.arguments import check_options, check_whole, checked_layers, checked_thresholds
 from deadunits_tb.capture.epoch_table import epoch_table
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.revive.keras import ReviveCallback, revive
@@ -49,6 +49,8 @@ class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Kera
         max_overhead: Share of the training time that observing may take, beyond an opening allowance of two seconds,
             where ``every`` is None.
         max_bytes: Most bytes of the run's event files.
+        dataset_examples: Examples in one pass over the data, where each pass shows the same ones, not augmented: then
+            units are dead that were silent for two passes, however short. 0 if unknown.
         on_alarm: Called with an :class:`~deadunits_tb.Alarm` when units enter an alarm state.
         stop_on_alarm: Whether training ends then.
         verbose: 1 to print, after each epoch and for each layer, the mean absolute activation and the number of units
@@ -73,12 +75,14 @@ class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Kera
         thresholds: Thresholds | Mapping[str, float] | None = None,
         max_overhead: float = 0.01,
         max_bytes: int = 2**30,
+        dataset_examples: int = 0,
         on_alarm: Callable[[Alarm], object] | None = None,
         stop_on_alarm: bool = False,
         verbose: int = 0,
     ) -> None:
         super().__init__()
         check_options(log_dir, every=every, max_overhead=max_overhead, max_bytes=max_bytes, on_alarm=on_alarm)
+        check_whole("dataset_examples", dataset_examples, 0)
         if not isinstance(stop_on_alarm, bool):
             raise InvalidArgumentError(f"stop_on_alarm must be True or False, not {stop_on_alarm!r}")
         if verbose not in (0, 1):
@@ -91,6 +95,7 @@ class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Kera
         self._thresholds = checked_thresholds(thresholds)
         self._max_overhead = max_overhead
         self._max_bytes = max_bytes
+        self._dataset_examples = dataset_examples
         self._on_alarm = on_alarm
         self._stop_on_alarm = stop_on_alarm
         self._verbose = verbose
@@ -156,6 +161,7 @@ class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Kera
             max_overhead=self._max_overhead,
             max_bytes=self._max_bytes,
             initial_step=first_step,
+            dataset_examples=self._dataset_examples,
             on_alarm=_alarm_function(weakref.ref(self), self._on_alarm, self._stop_on_alarm),
         )
         weakref.finalize(self, monitor.close).atexit = False  # there the monitor closes by itself

@@ -46,6 +46,7 @@ def watch(
     max_overhead: float = 0.01,
     max_bytes: int = 2**30,
     initial_step: int = 0,
+    dataset_examples: int = 0,
     on_alarm: Callable[[Alarm], object] | None = None,
     process_group: Any = None,
 ) -> TorchMonitor:
@@ -80,6 +81,8 @@ def watch(
             where ``every`` is None.
         max_bytes: Most bytes of the run's event files.
         initial_step: Number of the first step; above 0 where training is resumed.
+        dataset_examples: Examples in one pass over the data, where each pass shows the same ones, not augmented: then
+            units are dead that were silent for two passes, however short. 0 if unknown.
         on_alarm: Called with an :class:`~deadunits_tb.Alarm` when units enter an alarm state.
         process_group: Of processes that train the model together and average its gradients. None to find it by
             ``DistributedDataParallel`` and ``fully_shard``. All of them call this function; what they see is added up
@@ -94,6 +97,7 @@ def watch(
     """
     check_options(log_dir, every=every, max_overhead=max_overhead, max_bytes=max_bytes, on_alarm=on_alarm)
     check_whole("initial_step", initial_step, 0)
+    check_whole("dataset_examples", dataset_examples, 0)
     torch_private.check_version()
     wrappers = _checked_model(model)
     group = group_of(wrappers, process_group)
@@ -124,6 +128,7 @@ def watch(
             max_overhead=max_overhead,
             max_bytes=max_bytes,
             initial_step=initial_step,
+            dataset_examples=dataset_examples,
             on_alarm=on_alarm,
         )
     tap = UnitTap(

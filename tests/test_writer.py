@@ -355,6 +355,7 @@ def test_the_signature_is_the_promised_one():
     assert [(p.name, p.default) for p in constructor.parameters.values()][1:] == [
         ("thresholds", None),
         ("max_bytes", 2**30),
+        ("dataset_examples", 0),
     ]
     expected = {
         "activation_function": "relu", "gradients": None, "weights": None, "weight_gradients": None, "outgoing": None,

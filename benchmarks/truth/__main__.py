@@ -35,7 +35,7 @@ IN_FRAMEWORKS = (
     "tanh-bytes", "relu-bytes", "first-killed", "decay-adam", "one-class-0", "frozen-first", "pruned-0",
     "healthy/adam", "healthy/sgd", "healthy/gelu", "healthy/warm-up", "healthy/cosine-tail", "healthy/converged-0",
     "healthy/fine-tuning-0", "killed", "cnn", "lstm", "transformer", "healthy/cnn", "healthy/lstm",
-    "healthy/transformer",
+    "healthy/transformer", "known-by-heart",
 )  # fmt: skip
 """What is trained in every framework, by the beginning of its name; NumPy, the cheapest, trains every dense network."""
 
@@ -44,7 +44,7 @@ def recipes(framework: str, seeds: int, only: str = "", first_seed: int = 0) -> 
     """What to train in a framework.
 
     Units are held still, or cut off, within a step: that is done in NumPy alone. Nor is a weight made NaN elsewhere, as
-    TensorFlow's ReLU makes a zero of NaN, and the exhaustive pass does not. How long the data set is Keras alone knows.
+    TensorFlow's ReLU makes a zero of NaN, and the exhaustive pass does not.
     """
     few = min(seeds, 2)
     every = [
@@ -55,9 +55,9 @@ def recipes(framework: str, seeds: int, only: str = "", first_seed: int = 0) -> 
         if not recipe.name.startswith(only):
             continue
         if framework == "numpy":
-            if recipe.architecture == "dense" and not recipe.few:
+            if recipe.architecture == "dense":
                 yield recipe
-        elif recipe.name.startswith(IN_FRAMEWORKS + ("known-by-heart",) * (framework == "keras")):
+        elif recipe.name.startswith(IN_FRAMEWORKS):
             yield replace(recipe, plants=tuple(one for one in recipe.plants if one.kind not in ("hold", "cut", "nan")))
 
 

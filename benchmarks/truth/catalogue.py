@@ -139,7 +139,7 @@ def _causes() -> Iterator[Recipe]:
 
 
 def _causes_elsewhere() -> Iterator[Recipe]:
-    """In other networks than dense ones, and with a data set of known length: not in NumPy."""
+    """In other networks than dense ones, and with a data set of known length."""
     yield Recipe("cnn-adam-0.1", "learning_rate_too_high", architecture="cnn", rate=0.1)
     yield Recipe("cnn-mean--0.5", "poor_initialization", architecture="cnn", mean=-0.5)
     yield Recipe("cnn-bytes", "unscaled_data", architecture="cnn", optimizer="sgd", rate=0.05, scaling="bytes")

@@ -49,16 +49,17 @@ def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True) -> 
     images = np.concatenate([one for one, _, _ in batches]).astype(np.float32)
     labels = np.concatenate([two for _, two, _ in batches])
     weights = np.repeat([three for _, _, three in batches], recipe.batch).astype(np.float32)
-    once = slice(recipe.few or None)  # the same examples at each step, or the whole run as one epoch
     model.fit(
-        images[once],
-        np.ones((len(labels), 1), np.float32) if recipe.one_class else labels[once],
-        sample_weight=weights[once],
+        images,
+        np.ones((len(labels), 1), np.float32) if recipe.one_class else labels,
+        sample_weight=weights,
         batch_size=recipe.batch,
-        epochs=recipe.steps if recipe.few else 1,
         shuffle=False,
         verbose=0,
-        callbacks=[_Planter(recipe, truth if exhaustive else None), DeadUnitsCallback(log_dir, every=1)],
+        callbacks=[
+            _Planter(recipe, truth if exhaustive else None),
+            DeadUnitsCallback(log_dir, every=1, dataset_examples=recipe.few),
+        ],
     )
     return truth
 

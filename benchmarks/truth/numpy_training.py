@@ -23,7 +23,7 @@ def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True) -> 
         optimizer.step(parameters, _gradients(recipe, parameters, images, labels, weight)[0], 1e-3)
     optimizer, truth = Optimizer(recipe), Truth(recipe, rows)
     before = [values.copy() for values in parameters]
-    with DeadUnitsWriter(log_dir) as writer, np.errstate(all="ignore"):
+    with DeadUnitsWriter(log_dir, dataset_examples=recipe.few) as writer, np.errstate(all="ignore"):
         for step in range(recipe.steps):
             recipe.plant(step, parameters, before)
             before = [values.copy() for values in parameters]

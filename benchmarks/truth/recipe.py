@@ -64,7 +64,7 @@ class Recipe:
         nan_at: Step whose batch holds a NaN.
         frozen: Hidden layers that are not trained.
         one_class: Whether the head is a softmax over one unit.
-        few: Examples of the data set, and of each step, where they are known by heart; 0 for all. In Keras alone.
+        few: Examples of the data set, and of each step, where they are known by heart; 0 for all. The monitor is told.
         pretrained: Steps of training, unobserved, before the run begins.
         steps: To train.
         batch: Examples a step.
@@ -122,6 +122,8 @@ class Recipe:
 
     def batches(self) -> npt.NDArray[np.int64]:
         """``[steps, batch]`` indices of images: whole passes, each in an order of its own."""
+        if self.few:
+            return np.tile(np.arange(self.few), (self.steps, 1))
         random = np.random.default_rng([self.seed, 2])
         passes = -(-self.steps * self.batch // EXAMPLES)
         order = np.concatenate([random.permutation(EXAMPLES) for _ in range(passes)])

@@ -40,7 +40,7 @@ def train(recipe: Recipe, log_dir: pathlib.Path, *, exhaustive: bool = True, bes
     optimizer, truth = _optimizer(recipe, model), Truth(recipe, rows)
     before = get(recipe, model)
     look = beside(model, optimizer) if beside is not None else None
-    with watch(model, log_dir, optimizer, every=1, output_layers=["output"]) as monitor:
+    with watch(model, log_dir, optimizer, every=1, output_layers=["output"], dataset_examples=recipe.few) as monitor:
         for step in range(recipe.steps):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate_at(step)

@@ -71,6 +71,8 @@ class DeadUnitsWriter:
         log_dir: The run's log directory; records go into its sub-directory ``dead_units``.
         thresholds: For the verdicts; None for the defaults.
         max_bytes: Most bytes of the run's event files.
+        dataset_examples: Examples in one pass over the data, where each pass shows the same ones, not augmented: then
+            units are dead that were silent for two passes, however short. 0 if unknown.
 
     Raises:
         InvalidArgumentError: An argument has the wrong type or value.
@@ -78,7 +80,12 @@ class DeadUnitsWriter:
     """
 
     def __init__(
-        self, log_dir: str | os.PathLike[str], *, thresholds: Thresholds | None = None, max_bytes: int = 2**30
+        self,
+        log_dir: str | os.PathLike[str],
+        *,
+        thresholds: Thresholds | None = None,
+        max_bytes: int = 2**30,
+        dataset_examples: int = 0,
     ) -> None:
         if thresholds is not None and not isinstance(thresholds, Thresholds):
             raise InvalidArgumentError(
@@ -86,7 +93,7 @@ class DeadUnitsWriter:
             )
         self._thresholds = thresholds or Thresholds()
         run = RunInfo(framework="numpy", versions={"numpy": np.__version__}, thresholds=self._thresholds)
-        self._monitor = Monitor(log_dir, run, every=1, max_bytes=max_bytes)
+        self._monitor = Monitor(log_dir, run, every=1, max_bytes=max_bytes, dataset_examples=dataset_examples)
         self._layers: dict[str, ObservedLayer] = {}
         self._budget = WeightBudget()
         self._step = _Step()

@@ -60,7 +60,7 @@ def _starved(case: LayerCase, units: Mask) -> Suspicion:
         max(Level.WARNING, case.level(int(units.sum()))),
         (case.name,),
         case.onset(units),
-        0.8,
+        0.5,
         (f"every unit of {case.starved_by}, before {case.name}, is dead: nothing but biases reaches this layer",),
         (f"a fault of {case.name} itself: its units cannot fire on inputs that do not vary",),
         (f"mend {case.starved_by} first",),
