@@ -105,8 +105,15 @@ def check(
     from deadunits_tb.gate import answers, limits
     from deadunits_tb.gate import check as gate
 
+    parsed = limits.parse_limits(max_dead, max_dying, others)
+    if baseline is None and tolerance != "0%":
+        raise InvalidArgumentError("--tolerance says by how much a baseline may be surpassed: name one with --baseline")
+    if at == "any" and not parsed:
+        raise InvalidArgumentError("--at any is for limits: give one, such as --max-dead 5%")
+    if per == "run" and not parsed and baseline is None:
+        raise InvalidArgumentError("--per run is for limits and baselines: give one, such as --max-dead 5%")
     terms = gate.Terms(
-        limits=limits.parse_limits(max_dead, max_dying, others),
+        limits=parsed,
         scope=per,
         at=at,
         layers=layers,
@@ -149,7 +156,9 @@ def compare(logdir: str, other: str | None, runs: tuple[str, ...], as_json: bool
 
 @main.command()
 @click.argument("logdir")
-@click.option("--format", type=click.Choice(["csv", "json", "parquet"]), required=True)
+@click.option(
+    "--format", type=click.Choice(["csv", "json", "parquet"]), help="Of the file; by default what its name ends in."
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=pathlib.Path, dir_okay=False), required=True, help="The file."
 )
@@ -163,15 +172,16 @@ def compare(logdir: str, other: str | None, runs: tuple[str, ...], as_json: bool
 )
 def export(
     logdir: str,
-    format: Literal["csv", "json", "parquet"],
+    format: Literal["csv", "json", "parquet"] | None,
     output: pathlib.Path,
     pattern: str | None,
     records: Literal["last", "all"],
 ) -> None:
     """Write the states and statistics of all units in LOGDIR as a table."""
     from deadunits_tb.gate.export import export as write_table
+    from deadunits_tb.gate.export import format_of
 
-    rows = write_table(logdir, output, format=format, pattern=pattern, records=records)
+    rows = write_table(logdir, output, format=format or format_of(output), pattern=pattern, records=records)
     click.echo(f"{rows:,} rows written to {output}", err=True)
 
 

@@ -67,7 +67,7 @@ CASES = {
     "not judged yet": ("short", ["--max-dead", "5%"], 2, "units cannot be judged yet, after 32 examples"),
     "so many that it does not matter": ("short", ["--max-dead", "100%"], 0, "2 within"),
     "nothing recorded of weights": ("some", ["--max", "stagnant=0"], 2, "no update_ratio was recorded there"),
-    "no such layer": ("some", ["--layer", "conv"], 2, "no layer matches 'conv'"),
+    "no such layer": ("some", ["--layer", "conv"], 2, "no layer matches 'conv'. Known: 'hidden' and 'last'"),
 }
 
 
@@ -81,7 +81,10 @@ def test_status_and_answer(case: str, logs: pathlib.Path) -> None:
 
 
 def test_a_baseline_must_not_be_surpassed(logs: pathlib.Path) -> None:
-    assert check(logs / "some", "--baseline", logs / "some").exit_code == 0
+    beyond = check(logs / "some", "--baseline", logs / "none", "--tolerance", "1%")
+    assert (
+        "4 of 20 units in an alarm state at step 19: 20 %, at most 1 % as in the baseline and 1 % more" in beyond.output
+    )
     assert check(logs / "none", "--baseline", logs / "some").exit_code == 0
     assert check(logs / "some", "--baseline", logs / "none").exit_code == 1
     assert check(logs / "some", "--baseline", logs / "none", "--tolerance", "20%").exit_code == 0
@@ -91,7 +94,8 @@ def test_a_baseline_must_not_be_surpassed(logs: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("baseline", "said"),
     [
-        ("other", "the baseline has no layer hidden"),
+        ("other", "the baseline has no layer hidden (but another and last)"),
+        ("some", "the baseline of 'run' is that run itself, so the check could not fail"),
         ("wider", "the baseline has other numbers of units in hidden and last"),
         ("absent", "does not exist"),
         ("", "the baseline has no run 'run'"),
@@ -117,6 +121,9 @@ def test_a_baseline_that_does_not_fit_is_said(baseline: str, said: str, logs: pa
         (["--layer", "("], "'(' is no regular expression"),
         (["--run", "cnn"], "there is no run that matches 'cnn'"),
         (["-o", "{absent}/out.txt"], "cannot write"),
+        (["--tolerance", "5%"], "name one with --baseline"),
+        (["--at", "any"], "--at any is for limits: give one"),
+        (["--per", "run"], "--per run is for limits and baselines"),
     ],
 )
 def test_wrong_arguments_are_said_with_status_2(arguments: list[str], said: str, logs: pathlib.Path) -> None:

@@ -63,6 +63,12 @@ def test_every_unit_has_its_row(format: str, records: str, log_dir: pathlib.Path
     assert np.array_equal(measured, layer.statistic("mean")[list(index)].ravel())
 
 
+def test_the_ending_says_the_format(log_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "table.JSON"
+    assert export(log_dir, "-o", path).exit_code == 0
+    assert len(json.loads(path.read_text(encoding="utf-8"))) > 5
+
+
 def test_a_spreadsheet_takes_no_name_for_a_formula(log_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "table.csv"
     assert export(log_dir, "--format", "csv", "-o", path, "--run", "^a").exit_code == 0
@@ -79,6 +85,8 @@ def test_a_spreadsheet_takes_no_name_for_a_formula(log_dir: pathlib.Path, tmp_pa
         (["{log}", "--format", "xlsx", "-o", "{tmp}/table"], "'xlsx' is not one of 'csv', 'json', 'parquet'"),
         (["{log}", "--format", "csv", "-o", "{tmp}/table", "--run", "cnn"], "no run that matches 'cnn'"),
         (["{tmp}", "--format", "csv", "-o", "{tmp}/table"], "holds no event files"),
+        (["{log}", "-o", "{tmp}/table.xlsx"], "end it in .csv, .json or .parquet, or name one with --format"),
+        (["{log}", "--format", "csv", "-o", ""], "it is a directory. Name a file in it"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_written(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -86,13 +87,13 @@ def check(logdir: str | os.PathLike[str], terms: Terms, *, pattern: str | None =
     """
     directory = LogDirectory(logdir)
     names = directory.matching(pattern)
-    before = None if terms.baseline is None else _Baseline(terms.baseline, len(names) == 1)
+    before = None if terms.baseline is None else _Baseline(terms.baseline, logdir, len(names) == 1)
     asked: list[Outcome] = []
     for name in names:
         run = directory.history(name)
         layers = _chosen(run, terms.layers)
         if not layers:
-            reason = "no layer was recorded" if not run.layers else f"no layer matches {terms.layers!r}"
+            reason = "no layer was recorded" if not run.layers else _no_layer(run, terms.layers)
             asked.append(Outcome(name, None, "records", "unknown", None, None, None, reason))
             continue
         for limit in terms.limits:
@@ -117,13 +118,19 @@ def _chosen(run: RunHistory, pattern: str | None) -> dict[str, LayerHistory]:
     return {name: layer for name, layer in run.layers.items() if len(layer) and wanted.search(name)}
 
 
+def _no_layer(run: RunHistory, pattern: str | None) -> str:
+    return f"no layer matches {pattern!r}. Known: {listing([repr(name) for name in run.layers], limit=10)}"
+
+
 def _limit(run: RunHistory, layers: Mapping[str, LayerHistory], limit: Limit, terms: Terms) -> Iterator[Outcome]:
     groups = {name: {name: layer} for name, layer in layers.items()} if terms.scope == "layer" else {None: layers}
     for layer, members in groups.items():
         yield _share(run.run, layer, members, limit, terms.at)
 
 
-def _share(run: str, layer: str | None, layers: Mapping[str, LayerHistory], limit: Limit, at: At) -> Outcome:
+def _share(
+    run: str, layer: str | None, layers: Mapping[str, LayerHistory], limit: Limit, at: At, allowed: str = "allowed"
+) -> Outcome:
     steps, counts = _counts(layers)
     units = sum(member.units for member in layers.values())
     found = counts @ limit.codes
@@ -131,9 +138,10 @@ def _share(run: str, layer: str | None, layers: Mapping[str, LayerHistory], limi
     step, units_found, unknown = int(steps[row]), int(found[row]), int(counts[-1, UnitState.UNKNOWN])
     share = units_found / units
     asked = f"{limit.state} at most {percent(limit.share)}" + (" at every record" if at == "any" else "")
-    where = f"{units_found:,} of {count(units, 'unit')} {limit.state.replace('_', '-')} at step {step:,}"
+    state = "in an alarm state" if limit.state == "alarm" else limit.state.replace("_", "-")
+    where = f"{units_found:,} of {count(units, 'unit')} {state} at step {step:,}"
     status: Status = "within"
-    sentence = f"{where}: {percent(share)}, at most {percent(limit.share)} allowed"
+    sentence = f"{where}: {percent(share)}, at most {percent(limit.share)} {allowed}"
     if share > limit.share:
         status = "beyond"
     elif (reason := _unmeasured(layers, limit)) is not None:
@@ -191,21 +199,34 @@ def _findings(run: RunHistory, layers: Mapping[str, LayerHistory]) -> Outcome:
 class _Baseline:
     """Runs that must not be surpassed."""
 
-    def __init__(self, logdir: str | os.PathLike[str], single: bool) -> None:
+    def __init__(self, logdir: str | os.PathLike[str], judged: str | os.PathLike[str], single: bool) -> None:
         self._directory = LogDirectory(logdir)
+        self._paths = os.fspath(logdir), os.fspath(judged)
         self._names = self._directory.matching(None)
         self._single = single and len(self._names) == 1
 
     def compare(self, run: RunHistory, layers: Mapping[str, LayerHistory], terms: Terms) -> Iterator[Outcome]:
         """No larger share of flagged units than there, layer by layer or in all."""
         if run.run not in self._names and not self._single:
-            known = listing(self._names[:10])
-            raise InvalidArgumentError(f"the baseline has no run {run.run!r}, so there is no comparing. Known: {known}")
-        other = self._directory.history(run.run if run.run in self._names else self._names[0])
+            known = listing([repr(name) for name in self._names], limit=10)
+            raise InvalidArgumentError(
+                f"the baseline has no run {run.run!r}, so there is no comparing: call the runs alike on both sides, or "
+                f"choose one run here with --run and name one run's directory as the baseline. Known: {known}"
+            )
+        name = run.run if run.run in self._names else self._names[0]
+        theirs_at, ours_at = (Path(path) / one for path, one in zip(self._paths, (name, run.run), strict=True))
+        if theirs_at.resolve() == ours_at.resolve():
+            raise InvalidArgumentError(
+                f"the baseline of {run.run!r} is that run itself, so the check could not fail: name the directory of "
+                "an earlier run"
+            )
+        other = self._directory.history(name)
         absent = [name for name in layers if name not in other.layers or not len(other.layers[name])]
         sizes = [name for name in layers if name not in absent and other.layers[name].units != layers[name].units]
         if absent or sizes:
-            which = f"has no layer {listing(absent)}" if absent else f"has other numbers of units in {listing(sizes)}"
+            there = listing(list(other.layers), limit=10)
+            which = f"has no layer {listing(absent)} (but {there})" if absent else ""
+            which = which or f"has other numbers of units in {listing(sizes)}"
             raise InvalidArgumentError(
                 f"the baseline {which}, so there is no comparing: choose the layers that both have with --layer, "
                 "or another baseline"
@@ -220,7 +241,9 @@ class _Baseline:
                 share = float(counts[-1] @ Limit(state, 0.0).codes) / units
                 allowed = Limit(state, min(1.0, share + terms.tolerance))
                 mine = {name: layers[name] for name in names}
-                found = _share(run.run, names[0] if per_layer else None, mine, allowed, "last")
+                more = f" and {percent(terms.tolerance)} more" if terms.tolerance else ""
+                words = f"as in the baseline{more}"
+                found = _share(run.run, names[0] if per_layer else None, mine, allowed, "last", words)
                 asked = f"{state} no more than in the baseline"
                 yield Outcome(
                     found.run, found.layer, asked, found.status, found.step, found.value, found.limit, found.sentence

@@ -68,6 +68,8 @@ def export(
     names = directory.matching(pattern)
     blocks = (block for name in names for block in _blocks(directory.history(name), records))
     target = pathlib.Path(path)
+    if target.is_dir():
+        raise InvalidArgumentError(f"cannot write {os.fspath(path)!r}: it is a directory. Name a file in it")
     try:
         handle, unfinished = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
@@ -82,6 +84,22 @@ def export(
     finally:
         pathlib.Path(unfinished).unlink(missing_ok=True)
     return rows
+
+
+def format_of(path: str | os.PathLike[str]) -> Format:
+    """The format that a file's name ends in.
+
+    Raises:
+        InvalidArgumentError: It ends in none that is known.
+    """
+    ending = pathlib.Path(path).suffix.lower().removeprefix(".")
+    for known in _WRITERS:
+        if ending == known:
+            return known
+    raise InvalidArgumentError(
+        f"{os.fspath(path)!r} does not say which format it is to have: end it in .csv, .json or .parquet, or name one "
+        "with --format"
+    )
 
 
 def _umask() -> int:
@@ -198,7 +216,7 @@ def _write_parquet(path: pathlib.Path, blocks: Iterator[Columns]) -> int:
     return rows
 
 
-_WRITERS: Mapping[str, Callable[[pathlib.Path, Iterator[Columns]], int]] = {
+_WRITERS: Mapping[Format, Callable[[pathlib.Path, Iterator[Columns]], int]] = {
     "csv": _write_csv,
     "json": _write_json,
     "parquet": _write_parquet,
