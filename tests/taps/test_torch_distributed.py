@@ -127,3 +127,17 @@ def test_a_process_group_that_is_not_there_is_said(tmp_path: pathlib.Path) -> No
     with pytest.raises(InvalidArgumentError, match="init_process_group first"):
         watch(model, tmp_path, process_group=object())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_first_certifies_by_the_ranges_of_its_share(tmp_path: pathlib.Path) -> None:
+    watched, bare = run("certified", 2, tmp_path / "watched"), run("plain", 2, tmp_path / "bare")
+    for one, other in zip(watched, bare, strict=True):
+        assert_same_weights(one, other)
+    assert [(tmp_path / "watched" / f"errors{rank}").read_text() for rank in range(2)] == ["", ""]
+    flagged = deadunits_tb.load(tmp_path / "watched")["log"].layers["0"].flagged()
+    (planted,) = [verdict for verdict in flagged if verdict.unit == 2]
+    assert planted.certificate is not None
+    assert planted.certificate.certainty.value == "dead for certain"
+    assert planted.certificate.margin is not None
+    assert planted.certificate.margin > 50

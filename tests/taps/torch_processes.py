@@ -9,12 +9,14 @@ import contextlib
 import pathlib
 import sys
 import warnings
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from deadunits_tb import Thresholds
 from deadunits_tb.torch import watch
 
 STEPS, EXAMPLES = 6, 16
@@ -71,7 +73,9 @@ def main(mode: str, rank: int, size: int, folder: pathlib.Path) -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     plain = mode.startswith("plain")
     monitor = None
-    options = {"process_group": dist.group.WORLD} if mode == "by hand" and size > 1 else {}
+    options: dict[str, Any] = {"process_group": dist.group.WORLD} if mode == "by hand" and size > 1 else {}
+    if mode == "certified":  # so that a unit is dead within a few steps
+        options["thresholds"] = Thresholds(unknown_examples=16, dead_examples=32, confirm_examples=16)
     if not plain:
         monitor = watch(model, folder / "log", optimizer, every=1, **options)
     for step in range(STEPS):

@@ -25,6 +25,7 @@ from deadunits_tb.capture.certificates import FLOAT32, Affine, Normalisation, Pa
 from deadunits_tb.certificate import PROVABLE, Certificates
 from deadunits_tb.record import Int
 from deadunits_tb.taps.torch import activation_calls as calls
+from deadunits_tb.taps.torch.distributed import is_sharded
 from deadunits_tb.taps.torch.layers import UnitLayer, Weights
 
 T = torch.Tensor
@@ -35,6 +36,7 @@ RARER = 1.05
 """A layer is looked at again when training is by a twentieth further: about 200 times in 20,000 steps."""
 
 _UNKNOWN_WEIGHTS = "its weights are not one parameter of a linear layer or a convolution"
+_SHARDED = "each process holds only a part of its weights"
 _NO_OPTIMIZER = "no optimizer was given, so what still moves its units is not known"
 _OWN_BIAS = "its bias is no parameter"
 _NOT_CALLED = "it was not called in an observed step since units of it fell silent"
@@ -182,6 +184,9 @@ class Ranges:
             weights = [weights for group in layer.incoming for weights in group] if layer is not None else []
             if layer is None or len(weights) != 1 or layer.at_output or layer.rows or not weights[0].ready:
                 self._refused[name] = _UNKNOWN_WEIGHTS
+                continue
+            if is_sharded(weights[0].parameter):
+                self._refused[name] = _SHARDED
                 continue
             known = before.get(name)
             if known is None or known.weights.parameter is not weights[0].parameter:

@@ -391,7 +391,7 @@ class UnitTap:
                 )
                 if self._look.wanted and signature(self._model) != self._survey.signature:
                     self._survey = renamed(survey(self._model, self._chosen, self._outputs), self._survey)
-                if together is None and isinstance(self._monitor, Monitor):
+                if isinstance(self._monitor, Monitor):  # of several processes the first
                     self._ranges.begin(self.step, self._monitor.silent_units, self._survey.watched)
         return self._decided
 
@@ -539,7 +539,8 @@ class UnitTap:
             if together.first:
                 merged = numbers, tensors, seen[2], seen[3]
                 self._look.fields = {}
-                self._finished = Finished(step, sums, self._look, self._clock.take(), seconds, merged)
+                proofs = self._ranges.after_step(self._optimizer) if self._look.wanted and moved else None
+                self._finished = Finished(step, sums, self._look, self._clock.take(), seconds, merged, proofs)
             else:
                 sums.close()
         self._new_step()
