@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import deadunits_tb
 from board import Application
 from deadunits_tb import DeadUnitsWriter
 from deadunits_tb.cli import main
-from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.reading.comparison import Comparison, compare, comparison_json
 from deadunits_tb.reading.comparison_words import Verdict
 from deadunits_tb.reading.history import RunHistory
@@ -227,6 +228,16 @@ def test_the_route_compares_under_other_thresholds(logs: pathlib.Path) -> None:
     assert found["layers"][0]["first"]["states"] == {"active": 87, "dying": 41}
     answer = board.data("compare", **asked, thresholds="dead_examples:many")
     assert (answer.status, b"must be a number" in answer.body) == (400, True)
+
+
+def test_in_python(logs: pathlib.Path) -> None:
+    runs = deadunits_tb.load(logs / "many")
+    assert runs.compare("plain", "other").verdict == "for"
+    assert runs["plain"].layers["hidden"].events.of(3) == [("born_dead", 0)]
+    with pytest.raises(InvalidArgumentError, match="a run does not differ from itself: 'plain'"):
+        runs.compare("plain", "plain")
+    with pytest.raises(UnknownNameError, match="there is no run 'plane'"):
+        runs.compare("plain", "plane")
 
 
 def test_the_command_for_people(logs: pathlib.Path) -> None:

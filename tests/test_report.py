@@ -58,7 +58,16 @@ def test_the_object_has_the_keys_that_are_promised(log_dir: pathlib.Path) -> Non
             "notes",
         ]  # fmt: skip
         for layer in run["layers"]:
-            assert list(layer) == ["layer", "kind", "role", "units", "activation_function", "states", "flagged"]
+            assert list(layer) == [
+                "layer",
+                "kind",
+                "role",
+                "units",
+                "activation_function",
+                "states",
+                "flagged",
+                "events",
+            ]
             assert sum(layer["states"].values()) == layer["units"]
             for unit in layer["flagged"]:
                 assert list(unit) == [

@@ -14,6 +14,7 @@ from deadunits_tb.reading.history import LayerHistory, RunHistory
 from deadunits_tb.reading.overview import layer_level, run_steps
 from deadunits_tb.reading.phrases import count, percent
 from deadunits_tb.reading.revivals import revivals_json
+from deadunits_tb.reading.unit_events import groups_json, written_events
 from deadunits_tb.reading.unit_verdicts import UnitVerdict, unit_verdicts
 from deadunits_tb.record import Byte, Int
 from deadunits_tb.thresholds import Thresholds
@@ -118,14 +119,14 @@ def _run(run: RunHistory) -> dict[str, Any]:
         "overhead": _finite(latest.overhead) if latest else None,
         "errors": list(latest.errors) if latest else [],
         "skipped": [{"layer": one.layer, "reason": one.reason} for one in latest.skipped] if latest else [],
-        "layers": [_layer(layer) for layer in run.layers.values()],
+        "layers": [_layer(run, layer) for layer in run.layers.values()],
         "findings": [_finding(finding) for finding in written_findings(run)],
         "revivals": revivals_json(run),
         "notes": list(run.notes),
     }
 
 
-def _layer(layer: LayerHistory) -> dict[str, Any]:
+def _layer(run: RunHistory, layer: LayerHistory) -> dict[str, Any]:
     return {
         "layer": layer.info.name,
         "kind": layer.info.kind,
@@ -134,6 +135,7 @@ def _layer(layer: LayerHistory) -> dict[str, Any]:
         "activation_function": layer.info.activation_function,
         "states": count_states(layer.states()[-1]),
         "flagged": [_unit(verdict) for verdict in flagged(layer)],
+        "events": groups_json(written_events(run, layer)),
     }
 
 

@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deadunits_tb.errors import InvalidArgumentError, MissingDependencyError, UnknownNameError
+from deadunits_tb.reading.comparison import Comparison, compare
 from deadunits_tb.reading.findings import Finding
 from deadunits_tb.reading.history import LayerHistory, RunHistory
 from deadunits_tb.reading.log_directory import LogDirectory
 from deadunits_tb.reading.report import flagged, written_findings
+from deadunits_tb.reading.unit_events import UnitEvents, written_events
 from deadunits_tb.reading.unit_verdicts import UnitVerdict, unit_verdicts
 from deadunits_tb.record import Byte, Float, Int
 from deadunits_tb.run_record import RunInfo, RunRecord
@@ -93,6 +95,17 @@ class Runs(_Named["Run"]):
             self._runs[name] = Run(self._directory.history(name))
         return self._runs[name]
 
+    def compare(self, first: str, second: str) -> Comparison:
+        """Set two runs side by side: how they were made differently, where more units die, and whether that is chance.
+
+        Raises:
+            UnknownNameError: There is no such run.
+            InvalidArgumentError: They are one and the same, or have no layer or step in common.
+        """
+        if first == second:
+            raise InvalidArgumentError(f"a run does not differ from itself: {first!r}")
+        return compare(self[first]._history, self[second]._history)
+
     @property
     def notes(self) -> list[str]:
         """What was left out of the event files, one sentence each; what a run left out is in its own notes."""
@@ -158,7 +171,7 @@ class Layers(_Named["Layer"]):
 
     def __init__(self, history: RunHistory) -> None:
         self._names = list(history.layers)
-        self._layers = {name: Layer(history.run, layer) for name, layer in history.layers.items()}
+        self._layers = {name: Layer(history, layer) for name, layer in history.layers.items()}
 
     def _get(self, name: str) -> Layer:
         return self._layers[name]
@@ -174,8 +187,8 @@ class Layer:
         steps: ``int64 [R]`` optimizer steps since the start of training.
     """
 
-    def __init__(self, run: str, history: LayerHistory) -> None:
-        self._run, self._history = run, history
+    def __init__(self, run: RunHistory, history: LayerHistory) -> None:
+        self._of, self._run, self._history = run, run.run, history
         self.name: str = history.info.name
         self.info: LayerInfo = history.info
         self.units: int = history.units
@@ -218,6 +231,11 @@ class Layer:
     def flagged(self) -> list[UnitVerdict]:
         """The verdicts on all units in an alarm or warning state at the last record, with why and since when."""
         return flagged(self._history)
+
+    @cached_property
+    def events(self) -> UnitEvents:
+        """What happened to the units, and when: born dead, died, fired again, revived."""
+        return written_events(self._of, self._history)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row for each unit at the last record: its state, why, and every statistic.

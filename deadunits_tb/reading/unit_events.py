@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -102,6 +102,11 @@ def groups(events: UnitEvents) -> list[EventGroup]:
             middle = int(steps[(len(steps) - 1) // 2])  # they are in order
             found.append(EventGroup(kind, len(steps), units, int(steps[0]), middle, int(steps[-1])))
     return found
+
+
+def groups_json(events: UnitEvents) -> list[dict[str, Any]]:
+    """:func:`groups`, as the report and the HTTP API give them."""
+    return [{**asdict(group), "sentence": group.sentence} for group in groups(events)]
 
 
 def written_events(run: RunHistory, layer: LayerHistory) -> UnitEvents:
