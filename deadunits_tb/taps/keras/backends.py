@@ -13,8 +13,8 @@ from deadunits_tb.capture import packed
 from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.taps.keras.consumers import Outgoing
-from deadunits_tb.taps.keras.follow import StepTrace
 from deadunits_tb.taps.keras.layers import Survey
+from deadunits_tb.taps.keras.trails import StepTrace
 from deadunits_tb.thresholds import Thresholds
 
 

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -27,13 +25,15 @@ from deadunits_tb.taps.keras.layers import (
     ACTIVATIONS,
     ADDITIONS,
     LOOPS,
-    RESHAPES,
     WITH_UNITS,
     Survey,
     UnitLayer,
     function_of,
     has_activation,
 )
+from deadunits_tb.taps.keras.places import axes_after, covers
+from deadunits_tb.taps.keras.replacing import replaced
+from deadunits_tb.taps.keras.trails import Passage, StepTrace, Tap, Trail
 
 
 class Backend(Protocol):
@@ -54,118 +54,6 @@ class Backend(Protocol):
 
     def reduce_activation(self, output: Any, tap: Tap) -> Any:
         """The output's statistics per unit."""
-
-
-@dataclass(eq=False, slots=True)
-class Tap:
-    """One place where units are looked at.
-
-    Attributes:
-        layer: Whose scale decides what firing is.
-        axes: Of the units, counted from the front.
-        mask: What is real of the leading axes, None for all.
-        function: Name of the activation function, None if it was not found.
-        activation: What the backend made of the output.
-        gradient: What it made of the gradient, None if no gradient arrived.
-    """
-
-    layer: UnitLayer
-    axes: tuple[int, ...]
-    mask: Any
-    function: str | None = None
-    activation: Any = None
-    gradient: Any = None
-
-
-@dataclass(eq=False, slots=True)
-class Trail:
-    """The way of one layer's output, of one call, to its activation function.
-
-    Attributes:
-        layer: Where it began.
-        tap: Where the units are looked at: at the layer's own output, until an activation function was found.
-        output: The layer's own output, until then.
-        ended: At an activation function.
-        lost: Something mixed the units with positions.
-        met: Whether anything known took in what the units last gave.
-        is_output: Whether the loss takes in the units.
-    """
-
-    layer: UnitLayer
-    tap: Tap
-    output: Any
-    ended: bool = False
-    lost: bool = False
-    met: bool = False
-    is_output: bool = False
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Passage:
-    """A trail at one tensor: where its units are there, and what is real."""
-
-    trail: Trail
-    axes: tuple[int, ...]
-    mask: Any
-
-
-@dataclass(eq=False)
-class StepTrace:
-    """One observed step, while it is traced or run.
-
-    Attributes:
-        graph: Identifies the computation, as the backend sees it.
-        trails: In the order of the calls.
-        elsewhere: Names of layers called where their values cannot be carried out of.
-        masks: Of the input of layers that are being called, by layer.
-        outputs_known: Whether it was seen what the loss takes in.
-        loss: As the model computed it.
-        failure: What went wrong in our own work.
-        inside: Depth of calls that are not looked into.
-    """
-
-    graph: object
-    trails: list[Trail] = field(default_factory=list)
-    elsewhere: set[str] = field(default_factory=set)
-    masks: dict[int, Any] = field(default_factory=dict)
-    outputs_known: bool = False
-    loss: Any = None
-    failure: Exception | None = None
-    inside: int = 0
-    _tags: dict[int, tuple[Any, list[Passage]]] = field(default_factory=dict)
-
-    def tag(self, tensor: Any, passages: list[Passage]) -> None:
-        """Note which trails have come to a tensor. The tensor is kept: an id is used again when one dies."""
-        self._tags[id(tensor)] = (tensor, passages)
-
-    def at(self, tensor: Any) -> list[Passage]:
-        """The trails that have come to a tensor."""
-        known = self._tags.get(id(tensor))
-        return known[1] if known is not None and known[0] is tensor else []
-
-    def forget_tensors(self) -> None:
-        """Let go of what was only needed while the step ran."""
-        self._tags.clear()
-        self.masks.clear()
-        for trail in self.trails:
-            trail.tap.mask = None
-
-    @contextlib.contextmanager
-    def guard(self) -> Iterator[None]:
-        """Run our own work: what fails there fails the observation, never the step."""
-        try:
-            yield
-        except Exception as error:
-            self.failure = self.failure or error
-
-    @contextlib.contextmanager
-    def nested(self) -> Iterator[None]:
-        """Run what is the user's, and is not looked into."""
-        self.inside += 1
-        try:
-            yield
-        finally:
-            self.inside -= 1
 
 
 class Follower:
@@ -332,7 +220,7 @@ class Follower:
         if any(tensor.shape[axis] is None for axis in axes):
             raise ValueError(f"the number of units of layer {unit_layer.name!r} is not known in advance")
         mask = step.masks.get(id(unit_layer.layer))
-        mask = mask if _covers(mask, tensor) and not unit_layer.convolution else None
+        mask = mask if covers(mask, tensor) and not unit_layer.convolution else None
         trail = Trail(unit_layer, Tap(unit_layer, axes, mask), tensor)
         step.trails.append(trail)
         return Passage(trail, axes, mask)
@@ -395,31 +283,6 @@ class Follower:
         return self._backend.gradient_tap(tensor, arrived)
 
 
-@contextlib.contextmanager
-def replaced(attributes: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Give attributes of objects other values for a while.
-
-    Straight into the object's dictionary, past Keras's tracking: this entry is all that has to be undone.
-
-    Args:
-        attributes: Object, name of its attribute, other value.
-    """
-    absent = object()
-    before: list[tuple[dict[str, Any], str, Any]] = []
-    try:
-        for owner, name, value in attributes:
-            entries = vars(owner)
-            before.append((entries, name, entries.get(name, absent)))
-            entries[name] = value
-        yield
-    finally:
-        for entries, name, value in reversed(before):
-            if value is absent:
-                entries.pop(name, None)
-            else:
-                entries[name] = value
-
-
 def _open(passages: list[Passage]) -> list[Passage]:
     return [passage for passage in passages if not passage.trail.ended]
 
@@ -443,11 +306,11 @@ def _hand_on(step: StepTrace, layer: Any, given: Any, output: Any, passages: lis
     before = given[0] if isinstance(given, (list, tuple)) else given
     handed = []
     for passage in passages:
-        axes = _axes_after(layer, before.shape, output.shape, passage.axes)
+        axes = axes_after(layer, before.shape, output.shape, passage.axes)
         if axes is None:
             passage.trail.lost = True
         else:
-            handed.append(Passage(passage.trail, axes, passage.mask if _covers(passage.mask, output) else None))
+            handed.append(Passage(passage.trail, axes, passage.mask if covers(passage.mask, output) else None))
     step.tag(output, handed)
 
 
@@ -457,49 +320,3 @@ def _taken_by_loss(step: StepTrace, outputs: Any) -> None:
             step.outputs_known = True
             for passage in step.at(tensor):
                 passage.trail.is_output = True
-
-
-def _covers(mask: Any, tensor: Any) -> bool:
-    """Whether a mask can say what is real of a tensor's leading axes."""
-    if mask is None or len(mask.shape) >= len(tensor.shape):
-        return False
-    return all(one == other for one, other in zip(mask.shape[1:], tensor.shape[1:], strict=False))
-
-
-def _axes_after(
-    layer: Any, before: Sequence[int | None], after: Sequence[int | None], axes: tuple[int, ...]
-) -> tuple[int, ...] | None:
-    """Where the units went; None if they were mixed with positions."""
-    moved: tuple[int, ...] | None = axes
-    if isinstance(layer, keras.layers.Permute):
-        moved = tuple((0, *layer.dims).index(axis) for axis in axes)
-    elif isinstance(layer, RESHAPES):
-        moved = _axes_after_reshape(tuple(before), tuple(after), axes)
-    elif len(before) != len(after) and axes[-1] == len(before) - 1:  # the last axes stay the last ones
-        moved = tuple(axis + len(after) - len(before) for axis in axes)
-    if moved is None or max(moved) >= len(after):
-        return None
-    return moved if _size(after, moved) == _size(before, axes) else None
-
-
-def _axes_after_reshape(
-    before: tuple[int | None, ...], after: tuple[int | None, ...], axes: tuple[int, ...]
-) -> tuple[int, ...] | None:
-    """The axes that together are as long as the units were, behind as many positions as before."""
-    if axes[-1] == len(before) - 1:  # the last ones, perhaps split into several: positions may be of unknown number
-        return next(
-            (
-                tuple(range(first, len(after)))
-                for first in range(len(after) - 1, 0, -1)
-                if _size(after, range(first, len(after))) == _size(before, axes)
-            ),
-            None,
-        )
-    positions = _size(before, range(1, axes[0]))
-    places = (place for place in range(1, len(after)) if _size(after, range(1, place)) == positions)
-    return next(((place,) for place in places if len(axes) == 1 and after[place] == before[axes[0]]), None)
-
-
-def _size(shape: Sequence[int | None], axes: Sequence[int]) -> int | None:
-    lengths = [shape[axis] for axis in axes]
-    return None if None in lengths else math.prod(length for length in lengths if length is not None)

@@ -8,7 +8,6 @@ gradients where the rule of an identity is given them on the way back.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
@@ -19,20 +18,20 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from deadunits_tb.capture.activation_functions import output_limits
-from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.capture.packed import Layout
 from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.jax.private import carried, trace_of_now
 from deadunits_tb.taps.jax.projection import projected
 from deadunits_tb.taps.jax.reductions import activation_sums, square_sums, value_summary
 from deadunits_tb.taps.keras import private as keras_private
-from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights
-from deadunits_tb.taps.keras.packing import layout_of, tap_fields
+from deadunits_tb.taps.keras.packing import layout_of, tap_fields, with_weights
+from deadunits_tb.taps.keras.replacing import replaced
+from deadunits_tb.taps.keras.step import KerasStep
+from deadunits_tb.taps.keras.trails import StepTrace, Tap
 from deadunits_tb.taps.keras.weights import WeightWatch, columns_of
 from deadunits_tb.thresholds import Thresholds
-from deadunits_tb.units import BOUNDED, RELU_LIKE
+from deadunits_tb.units import RELU_LIKE
 
 KEY = "dead_units/step"
 """Under which the numbers leave the step among the logs; taken out before ``fit`` sees them."""
@@ -46,7 +45,7 @@ State = Sequence[Any]
 """As Keras hands it from step to step: values of trainable, other, optimizer and metric variables."""
 
 
-class JaxStep:
+class JaxStep(KerasStep):
     """Runs a model's training steps with taps.
 
     Made for one model; :meth:`make` for each train function of it.
@@ -58,6 +57,7 @@ class JaxStep:
         thresholds: Those that act while writing are used.
     """
 
+    weights: WeightWatch
     framework = "keras/jax"
     versions: ClassVar[Mapping[str, str]] = {"jax": jax.__version__}
     functions: ClassVar[Sequence[tuple[ModuleType, str]]] = [
@@ -79,41 +79,17 @@ class JaxStep:
             raise NotImplementedError(
                 "Keras models that are Flax NNX modules (KERAS_NNX_ENABLED) cannot be watched yet"
             )
-        self._model = model
-        self._survey = survey
-        self._thresholds = thresholds
-        self._follower = Follower(model, survey, self)
-        self._order = {unit_layer.name: at for at, unit_layer in enumerate(survey.watched)}
+        super().__init__(model, survey, thresholds)
         self._scales = jnp.full(len(survey.watched), -1.0)
         self.weights = WeightWatch(
             {unit_layer.name: columns_of(unit_layer.incoming) for unit_layer in survey.watched},
             {name: columns_of(weights) for name, weights in outgoing.items()},
             _JaxDevice(),
         )
-        self.weight_methods = self.weights.methods
-        """Layer to how changes of its weights are measured."""
-        self._looks = True
         self._look = {look: jnp.asarray(look) for look in (True, False)}
-        self._function: Callable[[State, Any], tuple[Any, State]] | None = None
-        self._plain: Callable[[State, Any], tuple[Any, State]] | None = None
         self._tracing = False
         self._trace: Any = None
         self._step_scales: Any = None
-        self._layouts: list[Layout] = []
-        self.traces: list[StepTrace] = []
-        """What was found when the step was traced, once per trace; eagerly, of the latest step."""
-        self.failure: Exception | None = None
-        """Why an observation failed; the step itself has gone its way."""
-
-    def make(self) -> None:
-        """Build the second train function; the model keeps the one that it has."""
-        self._plain = self._model.train_function
-        try:
-            with replaced([(self._model, "train_step", self._wrap(self._model.train_step))]):
-                self._model.make_train_function(force=True)
-                self._function = self._model.train_function
-        finally:
-            vars(self._model)["train_function"] = self._plain
 
     def __call__(self, state: State, iterator: Iterator[Any]) -> tuple[Any, Any]:
         """Run a step, or several where Keras is told to.
@@ -137,37 +113,22 @@ class JaxStep:
             logs = dict(logs)
             vector = logs.pop(KEY)
             return (logs, after), (vector, None if kept is None else self.weights.compare(kept, self._values(after)))
+        assert self._plain is not None
         # Nothing has run yet. If it was not our taps that could not be traced, the user's own error comes again.
         return self._plain(state, iter(batches.taken)), None
 
     def begin(self) -> None:
         """Nothing: the first weights are those in the state that the first observed step is given."""
 
-    def look_at_weights(self, look: bool) -> None:
-        """Whether the next observed step looks at the weights."""
-        self._looks = look
-
-    def since_first(self) -> dict[str, WeightObservation]:
-        """Of the weights after the latest step that looked at them."""
-        return self.weights.since_first()
-
     def set_scales(self, scales: Mapping[str, float | None]) -> None:
         """Root mean square of each layer's activations at the previous record."""
-        values = np.full(len(self._order), -1, np.float32)
-        for name, scale in scales.items():
-            if name in self._order and scale is not None:
-                values[self._order[name]] = scale
-        self._scales = jnp.asarray(values)
+        self._scales = jnp.asarray(self._in_order(scales))
 
     def fetch(self, numbers: Any) -> tuple[Layout, npt.NDArray[np.floating]]:
         """Wait for a step's numbers. The first one says which trace they come from."""
         vector = np.asarray(numbers[0])
-        layout, parts = self._layouts[int(vector[0])], [vector[1:]]
-        if numbers[1] is None:
-            return layout, parts[0]
-        weights = self.weights.fetch(numbers[1])
-        sizes = {**layout.sizes, **{name: len(values) for name, values in weights.items()}}
-        return Layout(sizes, layout.calls, layout.relu_like), np.concatenate([*parts, *weights.values()])
+        layout, vector = self._layouts[int(vector[0])], vector[1:]
+        return (layout, vector) if numbers[1] is None else with_weights(layout, vector, self.weights.fetch(numbers[1]))
 
     # What following needs
 
@@ -195,15 +156,12 @@ class JaxStep:
 
     def reduce_activation(self, output: Any, tap: Tap) -> Any:
         """Sums by name, each ``[units]``."""
-        limits = (-math.inf, math.inf)
-        if tap.function in BOUNDED:
-            limits = output_limits(tap.function, self._thresholds.saturated_derivative)
         return activation_sums(
             carried(output, self._trace),
             tap.axes,
             tap.mask,
             relu_like=tap.function in RELU_LIKE,
-            limits=limits,
+            limits=self._limits(tap),
             scale=self._step_scales[self._order[tap.layer.name]],
             fired_scale=self._thresholds.fired_scale,
         )
@@ -268,8 +226,7 @@ class JaxStep:
 
     def _looked(self, data: Any, gradients: Mapping[int, Any], look: Any) -> dict[str, Any]:
         """What is looked at in steps that become records only."""
-        inputs = data[0] if isinstance(data, (list, tuple)) and data else data
-        numbers = [array for array in keras.tree.flatten(inputs) if self._is_numeric(array)]
+        numbers = self._numeric_inputs(data)
 
         def work(numbers: list[Any], gradients: Mapping[int, Any]) -> dict[str, Any]:
             seen = {"inputs": value_summary(numbers)} if numbers else {}
@@ -294,9 +251,7 @@ class JaxStep:
 
     @contextlib.contextmanager
     def _gradients(self, step: StepTrace, gradients: dict[int, Any]) -> Iterator[None]:
-        """Look at the gradients that optimizers are given: the model's own, and others that a GAN may have."""
-        held = [self._model.optimizer, *vars(self._model).values()]
-        optimizers = {id(one): one for one in held if isinstance(one, keras.optimizers.Optimizer)}.values()
+        """Look at the gradients that optimizers are given."""
 
         def wrapped(optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
             original = optimizer.stateless_apply
@@ -311,7 +266,7 @@ class JaxStep:
 
             return stateless_apply
 
-        with replaced([(optimizer, "stateless_apply", wrapped(optimizer)) for optimizer in optimizers]):
+        with replaced([(optimizer, "stateless_apply", wrapped(optimizer)) for optimizer in self._all_optimizers()]):
             yield
 
     def _pack(self, step: StepTrace, fields: dict[str, Any]) -> Any:
@@ -321,9 +276,7 @@ class JaxStep:
             for name, values in {**fields, **tap_fields(step)}.items()
         }
         layout = layout_of(step, {name: int(values.size) for name, values in flat.items()})
-        if layout not in self._layouts:
-            self._layouts.append(layout)
-        number = jnp.full(1, self._layouts.index(layout), jnp.float32)
+        number = jnp.full(1, self._number_of(layout), jnp.float32)
         return jnp.concatenate([number, *flat.values()])
 
     def _values(self, state: State) -> dict[int, Any]:

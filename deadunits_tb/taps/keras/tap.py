@@ -18,8 +18,8 @@ from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.taps.costs import StepCosts
 from deadunits_tb.taps.keras.backends import ObservedStep
 from deadunits_tb.taps.keras.consumers import Outgoing, outgoing_weights
-from deadunits_tb.taps.keras.follow import StepTrace, Trail
 from deadunits_tb.taps.keras.layers import Survey, survey
+from deadunits_tb.taps.keras.trails import StepTrace, Trail
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import RELU_LIKE, LayerInfo, Witness
 

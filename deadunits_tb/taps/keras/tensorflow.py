@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
@@ -14,20 +13,22 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deadunits_tb.capture.activation_functions import output_limits
-from deadunits_tb.capture.observation import WeightObservation
-from deadunits_tb.capture.packed import Call, Layout
+from deadunits_tb.capture.packed import Layout
 from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.keras import private as keras_private
-from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights
+from deadunits_tb.taps.keras.packing import layout_of, taps_of
+from deadunits_tb.taps.keras.replacing import replaced
+from deadunits_tb.taps.keras.step import KerasStep
+from deadunits_tb.taps.keras.trails import StepTrace, Tap
 from deadunits_tb.taps.merge import merge_vectors
 from deadunits_tb.taps.tensorflow.apart import apart, gradient_seen, marked
 from deadunits_tb.taps.tensorflow.distributed import check_strategy, shared_scale, summed_gradients
+from deadunits_tb.taps.tensorflow.private import draws_statefully
 from deadunits_tb.taps.tensorflow.reductions import Reductions, only_if, rows_of_units, value_summary, zeros_like
 from deadunits_tb.taps.tensorflow.weights import WeightWatch
 from deadunits_tb.thresholds import Thresholds
-from deadunits_tb.units import BOUNDED, RELU_LIKE
+from deadunits_tb.units import RELU_LIKE
 
 KEY = "dead_units/step"
 """Under which the numbers leave the step among the logs; taken out before ``fit`` sees them."""
@@ -37,7 +38,7 @@ _FUNCTIONS = (
 )
 
 
-class TensorFlowStep:
+class TensorFlowStep(KerasStep):
     """Runs a model's training steps with taps.
 
     Made for one model; :meth:`make` for each train function of it.
@@ -50,6 +51,7 @@ class TensorFlowStep:
         compiled: Whether to have XLA compile big reductions: worth it where observed steps are many.
     """
 
+    weights: WeightWatch
     framework = "keras/tensorflow"
     versions: ClassVar[Mapping[str, str]] = {"tensorflow": tf.__version__}
     several_workers: ClassVar[bool] = False
@@ -67,16 +69,12 @@ class TensorFlowStep:
         *,
         compiled: bool = False,
     ) -> None:
+        super().__init__(model, survey, thresholds)
         check_strategy(model.distribute_strategy, several_workers=self.several_workers)
         self._strategy = model.distribute_strategy
         self._replicas = int(self._strategy.num_replicas_in_sync)
         self._running = threading.local()
-        self._model = model
-        self._survey = survey
-        self._thresholds = thresholds
-        self._follower = Follower(model, survey, self)
         self._reductions = Reductions(compiled=compiled and self._replicas == 1, xla=self._is_compiled())
-        self._order = {unit_layer.name: at for at, unit_layer in enumerate(survey.watched)}
         # Of ours, not the model's: nothing of this is saved, counted or initialized with the model.
         self._scales = tf.Variable(np.full(len(survey.watched), -1, np.float32), trainable=False, name="dead_units")
         self.weights = WeightWatch(
@@ -84,28 +82,9 @@ class TensorFlowStep:
             {name: _columns(weights) for name, weights in outgoing.items()},
             xla=self._is_compiled(),
         )
-        self.weight_methods = self.weights.methods
-        """Layer to how changes of its weights are measured."""
         self._look = tf.Variable(True, trainable=False, name="dead_units_look")
-        self._looks = True
-        self._function: Callable[[Any], Any] | None = None
-        self._layouts: list[Layout] = []
-        self.traces: list[StepTrace] = []
-        """What was found when the step was traced, once per trace; eagerly, of the latest step."""
         self.only = False
         """Whether all steps must run here, observed or not, for training to stay as it is."""
-        self.failure: Exception | None = None
-        """Why an observation failed; the step itself has gone its way."""
-
-    def make(self) -> None:
-        """Build the second train function; the model keeps the one that it has."""
-        plain = self._model.train_function
-        try:
-            with replaced([(self._model, "train_step", self._wrap(self._model.train_step))]):
-                self._model.make_train_function(force=True)
-                self._function = self._model.train_function
-        finally:
-            vars(self._model)["train_function"] = plain
 
     def __call__(self, iterator: Any) -> tuple[Any, Any]:
         """Run a step, or several where Keras is told to.
@@ -131,20 +110,12 @@ class TensorFlowStep:
     def look_at_weights(self, look: bool) -> None:
         """Whether the next observed step looks at the weights."""
         if look != self._looks:
-            self._looks = look
+            super().look_at_weights(look)
             self._look.assign(look)
-
-    def since_first(self) -> dict[str, WeightObservation]:
-        """Of the weights as they are now."""
-        return self.weights.since_first()
 
     def set_scales(self, scales: Mapping[str, float | None]) -> None:
         """Root mean square of each layer's activations at the previous record."""
-        values = np.full(len(self._order), -1, np.float32)
-        for name, scale in scales.items():
-            if name in self._order and scale is not None:
-                values[self._order[name]] = scale
-        self._scales.assign(values)
+        self._scales.assign(self._in_order(scales))
 
     def fetch(self, packed: Any) -> tuple[Layout, npt.NDArray[np.floating]]:
         """Wait for a step's numbers. The first one says which trace they come from."""
@@ -188,9 +159,6 @@ class TensorFlowStep:
             return self._reductions.square_sums(*rows_of_units(gradient, tap.axes, tap.mask))
 
     def _sums(self, output: Any, tap: Tap) -> dict[str, Any]:
-        limits = (-math.inf, math.inf)
-        if tap.function in BOUNDED:
-            limits = output_limits(tap.function, self._thresholds.saturated_derivative)
         with marked():
             rows, mask = rows_of_units(output, tap.axes, tap.mask)
             scale = self._scales[self._order[tap.layer.name]]
@@ -200,7 +168,7 @@ class TensorFlowStep:
                 rows,
                 mask,
                 relu_like=tap.function in RELU_LIKE,
-                limits=limits,
+                limits=self._limits(tap),
                 scale=scale,
                 fired_scale=self._thresholds.fired_scale,
             )
@@ -241,7 +209,7 @@ class TensorFlowStep:
             if step.graph is None:
                 self.traces.clear()
             self.traces.append(step)
-            self.only = self.only or _draws_statefully(step.graph)
+            self.only = self.only or (step.graph is not None and draws_statefully(step.graph))
             return logs
 
         return train_step
@@ -259,8 +227,7 @@ class TensorFlowStep:
 
     def _before(self, data: Any, look: Any) -> dict[str, Any]:
         fields: dict[str, Any] = {}
-        inputs = data[0] if isinstance(data, (list, tuple)) and data else data
-        numbers = [tensor for tensor in keras.tree.flatten(inputs) if self._is_numeric(tensor)]
+        numbers = self._numeric_inputs(data)
         if numbers:
             fields |= only_if(look, lambda: {"inputs": value_summary(numbers)}, zeros_like)
         optimizer = self._model.optimizer
@@ -323,9 +290,7 @@ class TensorFlowStep:
             yield
 
     def _optimizers_wrapped(self) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
-        """The model's own optimizer, and others that a GAN may have."""
-        held = [self._model.optimizer, *vars(self._model).values()]
-        for optimizer in {id(one): one for one in held if isinstance(one, keras.optimizers.Optimizer)}.values():
+        for optimizer in self._all_optimizers():
             yield optimizer, "apply", self._wrap_apply(optimizer)
 
     def _wrap_apply(self, optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
@@ -370,18 +335,11 @@ class TensorFlowStep:
         gradients = {key: _values_apart(gradient, made) for key, gradient in gradients.items()}
         gradients = gradients if self._replicas == 1 else summed_gradients(gradients)
         fields |= self.weights.gradients(gradients, look)
-        taps = list(dict.fromkeys(trail.tap for trail in step.trails))
-        for at, tap in enumerate(taps):
+        for at, tap in enumerate(taps_of(step)):
             fields |= {f"{at}:{name}": values for name, values in self._reduced(tap, made).items()}
         flat = {name: tf.reshape(tf.cast(values, tf.float32), [-1]) for name, values in fields.items()}
-        layout = Layout(
-            {name: int(values.shape[0]) for name, values in flat.items()},
-            tuple(Call(trail.layer.name, taps.index(trail.tap), trail.layer.trainable) for trail in step.trails),
-            frozenset(at for at, tap in enumerate(taps) if tap.function in RELU_LIKE),
-        )
-        if layout not in self._layouts:
-            self._layouts.append(layout)
-        number = tf.constant([self._layouts.index(layout)], tf.float32)
+        layout = layout_of(step, {name: int(values.shape[0]) for name, values in flat.items()})
+        number = tf.constant([self._number_of(layout)], tf.float32)
         return tf.concat([number, *flat.values()], 0)
 
 
@@ -389,16 +347,6 @@ def _values_apart(gradient: Any, made: dict[int, Any]) -> Any:
     if isinstance(gradient, tf.IndexedSlices):
         return tf.IndexedSlices(apart(gradient.values, made), gradient.indices, gradient.dense_shape)
     return apart(gradient, made)
-
-
-def _draws_statefully(graph: Any) -> bool:
-    """Whether a graph draws random numbers whose state is hidden in its operations: another graph draws others.
-
-    Keras's own layers keep their state in variables, which all graphs share; ``tf.random.normal`` does not.
-    """
-    return graph is not None and any(
-        "Random" in operation.type and operation.op_def.is_stateful for operation in graph.get_operations()
-    )
 
 
 def _columns(several: tuple[Weights, ...]) -> list[tuple[tf.Variable, Columns]]:

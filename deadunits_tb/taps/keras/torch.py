@@ -6,7 +6,6 @@ Everything runs eagerly, so nothing is traced or compiled: hooks see the gradien
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
@@ -16,21 +15,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from deadunits_tb.capture.activation_functions import output_limits
-from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.capture.packed import Layout
 from deadunits_tb.taps.columns import Columns, random_numbers
 from deadunits_tb.taps.keras import private as keras_private
-from deadunits_tb.taps.keras.follow import Follower, StepTrace, Tap, replaced
 from deadunits_tb.taps.keras.layers import Survey, Weights
-from deadunits_tb.taps.keras.packing import layout_of, tap_fields
+from deadunits_tb.taps.keras.packing import layout_of, tap_fields, with_weights
+from deadunits_tb.taps.keras.replacing import replaced
+from deadunits_tb.taps.keras.step import KerasStep
 from deadunits_tb.taps.keras.torch_masks import masked_activation_sums, masked_squares
+from deadunits_tb.taps.keras.trails import StepTrace, Tap
 from deadunits_tb.taps.keras.weights import WeightWatch, columns_of
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.reductions import Reductions, value_summary
 from deadunits_tb.taps.torch.rows import Place
 from deadunits_tb.thresholds import Thresholds
-from deadunits_tb.units import BOUNDED, RELU_LIKE
+from deadunits_tb.units import RELU_LIKE
 
 _FUNCTIONS = (
     *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "glu", "prelu", "threshold"),
@@ -39,7 +38,7 @@ _FUNCTIONS = (
 )
 
 
-class TorchStep:
+class TorchStep(KerasStep):
     """Runs a model's training steps with taps.
 
     Made for one model; :meth:`make` for each train function of it.
@@ -51,6 +50,7 @@ class TorchStep:
         thresholds: Those that act while writing are used.
     """
 
+    weights: WeightWatch
     framework = "keras/torch"
     versions: ClassVar[Mapping[str, str]] = {"torch": torch.__version__}
     functions: ClassVar[Sequence[tuple[ModuleType, str]]] = [
@@ -68,10 +68,7 @@ class TorchStep:
         *,
         compiled: bool = False,
     ) -> None:
-        self._model = model
-        self._survey = survey
-        self._thresholds = thresholds
-        self._follower = Follower(model, survey, self)
+        super().__init__(model, survey, thresholds)
         self._reductions = Reductions()
         self._scales: dict[str, float] = {}
         self.weights = WeightWatch(
@@ -79,20 +76,12 @@ class TorchStep:
             {name: columns_of(weights) for name, weights in outgoing.items()},
             _TorchDevice(),
         )
-        self.weight_methods = self.weights.methods
-        """Layer to how changes of its weights are measured."""
         incoming = [weights.variable for unit_layer in survey.watched for weights in unit_layer.incoming]
         taken_in = [weights.variable for several in outgoing.values() for weights in several]
         self._variables = {id(variable): variable for variable in (*incoming, *taken_in)}
-        self._looks = True
         self._arriving = False
         self._hooks: list[Any] = []
-        self._plain: Callable[[Any], Any] | None = None
         self._numbers: Any = None
-        self.traces: list[StepTrace] = []
-        """What was found in the latest step."""
-        self.failure: Exception | None = None
-        """Why an observation failed; the step itself has gone its way."""
 
     def make(self) -> None:
         """Get ready for the model's train function.
@@ -124,14 +113,6 @@ class TorchStep:
         if not self.weights.begun:
             self.weights.keep(self._values())
 
-    def look_at_weights(self, look: bool) -> None:
-        """Whether the next observed step looks at the weights."""
-        self._looks = look
-
-    def since_first(self) -> dict[str, WeightObservation]:
-        """Of the weights after the latest step that looked at them."""
-        return self.weights.since_first()
-
     def set_scales(self, scales: Mapping[str, float | None]) -> None:
         """Root mean square of each layer's activations at the previous record."""
         self._scales = {name: scale for name, scale in scales.items() if scale is not None}
@@ -139,12 +120,8 @@ class TorchStep:
     def fetch(self, numbers: Any) -> tuple[Layout, npt.NDArray[np.floating]]:
         """Wait for a step's numbers."""
         layout, known, vector, compared = numbers
-        parts = [known, vector.cpu().numpy()]
-        if compared is None:
-            return layout, np.concatenate(parts)
-        weights = self.weights.fetch(compared)
-        sizes = {**layout.sizes, **{name: len(values) for name, values in weights.items()}}
-        return Layout(sizes, layout.calls, layout.relu_like), np.concatenate([*parts, *weights.values()])
+        vector = np.concatenate([known, vector.cpu().numpy()])
+        return (layout, vector) if compared is None else with_weights(layout, vector, self.weights.fetch(compared))
 
     # What following needs
 
@@ -177,12 +154,9 @@ class TorchStep:
 
     def reduce_activation(self, output: Any, tap: Tap) -> Any:
         """Sums by name, each ``[units]``."""
-        limits = (-math.inf, math.inf)
-        if tap.function in BOUNDED:
-            limits = output_limits(tap.function, self._thresholds.saturated_derivative)
         options: dict[str, Any] = {
             "relu_like": tap.function in RELU_LIKE,
-            "limits": limits,
+            "limits": self._limits(tap),
             "scale": self._scales.get(tap.layer.name),
             "fired_scale": self._thresholds.fired_scale,
         }
@@ -220,8 +194,7 @@ class TorchStep:
 
     def _before(self, data: Any) -> dict[str, Any]:
         fields: dict[str, Any] = {"looked": float(self._looks)}
-        inputs = data[0] if isinstance(data, (list, tuple)) and data else data
-        numbers = [tensor for tensor in keras.tree.flatten(inputs) if self._is_numeric(tensor)]
+        numbers = self._numeric_inputs(data)
         if numbers and self._looks:
             fields["inputs"] = value_summary(numbers)
         optimizer = self._model.optimizer
@@ -257,12 +230,10 @@ class TorchStep:
 
     @contextlib.contextmanager
     def _gradients(self, step: StepTrace, norms: dict[str, Any]) -> Iterator[None]:
-        """Look at the gradients that optimizers are given: the model's own, and others that a GAN may have."""
+        """Look at the gradients that optimizers are given."""
         if not self._looks:
             yield
             return
-        held = [self._model.optimizer, *vars(self._model).values()]
-        optimizers = {id(one): one for one in held if isinstance(one, keras.optimizers.Optimizer)}.values()
 
         def wrapped(optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
             original = optimizer.apply
@@ -286,7 +257,7 @@ class TorchStep:
 
             return apply
 
-        with replaced([(optimizer, "apply", wrapped(optimizer)) for optimizer in optimizers]):
+        with replaced([(optimizer, "apply", wrapped(optimizer)) for optimizer in self._all_optimizers()]):
             yield
 
     def _pack(self, step: StepTrace, fields: dict[str, Any]) -> tuple[Layout, npt.NDArray[np.float64], Any]:

@@ -15,9 +15,11 @@ import tensorflow as tf
 
 from deadunits_tb.capture.packed import Layout
 from deadunits_tb.taps.keras import private as keras_private
-from deadunits_tb.taps.keras.follow import Follower, StepTrace, replaced
+from deadunits_tb.taps.keras.follow import Follower
 from deadunits_tb.taps.keras.layers import Survey, Weights
+from deadunits_tb.taps.keras.replacing import replaced
 from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
+from deadunits_tb.taps.keras.trails import StepTrace
 from deadunits_tb.taps.merge import join, merge_vectors
 from deadunits_tb.taps.tensorflow.apart import marked
 from deadunits_tb.taps.tensorflow.distributed import summed_gradients

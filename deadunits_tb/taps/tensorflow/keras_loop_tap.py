@@ -22,7 +22,7 @@ import tensorflow as tf
 from deadunits_tb.capture.messages import say
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.taps.keras import private as keras_private
-from deadunits_tb.taps.keras.follow import replaced
+from deadunits_tb.taps.keras.replacing import replaced
 from deadunits_tb.taps.keras.tap import UnitTap
 from deadunits_tb.taps.tensorflow.distributed import Workers, workers
 from deadunits_tb.taps.tensorflow.keras_loop_step import LoopStep, Part, StepNumbers
