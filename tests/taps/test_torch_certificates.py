@@ -334,7 +334,7 @@ def test_a_failure_ends_certificates_and_nothing_else(tmp_path: pathlib.Path, mo
     def broken(*_: object) -> None:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr("deadunits_tb.taps.torch.ranges.Ranges._take_in", broken)
+    monkeypatch.setattr("deadunits_tb.taps.torch.silent_layer.SilentLayer.take_in", broken)
     run = train(mlp(), tmp_path)
     assert run is not None
     assert not run.records[-1].errors
