@@ -51,7 +51,7 @@ def test_states_agree_with_exhaustive_passes(name: str, states: set[UnitState], 
 @pytest.mark.parametrize(
     "name",
     ["sgd-3-0", "adam-1e-7-0", "mean--0.5-0", "spike-0", "tanh-bytes-0", "tanh-large-0", "first-killed-0",
-     "decay-sgd-0", "one-class-0", "pruned-0", "nan-0", "killed-0"],
+     "decay-sgd-0", "one-class-0", "pruned-0", "nan-0", "killed-0", "known-by-heart-0"],
 )  # fmt: skip
 def test_the_planted_cause_is_found(name: str, tmp_path: pathlib.Path) -> None:
     train(EVERY[name], tmp_path, exhaustive=False)

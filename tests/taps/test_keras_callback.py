@@ -32,6 +32,7 @@ def fit(callbacks: list[Any], *, epochs: int = 2, **arguments: Any) -> tuple[ker
         ({"every": "often"}, "every must be a whole number from 1"),
         ({"max_overhead": 0}, "max_overhead must be above 0"),
         ({"max_bytes": -1}, "max_bytes must be a whole number from 1"),
+        ({"dataset_examples": -1}, "dataset_examples must be a whole number from 0"),
         ({"layers": "dense"}, "layers must be a list"),
         ({"layers": []}, "layers is empty"),
         ({"layers": [3]}, "layers must hold names or layers"),

@@ -264,6 +264,7 @@ def test_wrong_arguments_raise_before_training(tmp_path):
         ({"max_overhead": 2}, "max_overhead must be"),
         ({"max_bytes": 0}, "max_bytes must be"),
         ({"initial_step": -1}, "initial_step must be"),
+        ({"dataset_examples": -1}, "dataset_examples must be"),
         ({"layers": "0"}, "layers must be a list"),
         ({"layers": []}, "layers is empty"),
         ({"layers": [3]}, "layers must hold"),
