@@ -31,7 +31,10 @@ FRAMEWORKS = ("keras", "tensorflow", "torch", "jax", "lightning", "transformers"
 
 
 SLOW_SECONDS = pytest.StashKey[float]()
-LONG = ("test_serving", "test_examples", "test_tab", "test_keras_bit_identity", "test_tensorflow_loops", "test_docs")
+LONG = (
+    *("test_serving", "test_examples", "test_tab", "test_keras_bit_identity", "test_docs"),
+    *("test_tensorflow_loops", "test_tensorflow_failures"),
+)
 """Files whose tests take longest together."""
 
 
