@@ -115,6 +115,7 @@ QUESTIONS: list[tuple[str, str, Question]] = [
     ("tile of gradients", "tile", lambda n: {**HERE, "what": "gradient", "tile": n}),
     ("tile of gradients, level 3", "tile", lambda n: {**HERE, "what": "gradient", "level": 3}),
     ("distribution", "distribution", lambda n: {**HERE, "statistic": "gradient", "bins": 48 + n}),
+    ("events", "events", lambda n: {**HERE, "limit": 50_000 - n}),
     ("unit", "unit", lambda n: {**HERE, "unit": n}),
     ("units, 256 rows", "units", lambda n: {**HERE, "first": 256 * n, "last": 256 * n + 255}),
     ("export", "export", lambda n: HERE),

@@ -27,7 +27,7 @@ from deadunits_tb.reading.overview import (
 from deadunits_tb.reading.report import headline
 from deadunits_tb.reading.revivals import revivals_json
 from deadunits_tb.reading.tiles import TILE_ROWS, levels_of, state_tile, statistic_tile, tiles_of
-from deadunits_tb.reading.unit_events import groups_json, unit_events
+from deadunits_tb.reading.unit_events import groups_json
 from deadunits_tb.record import Byte
 from deadunits_tb.serving.histories import Histories
 from deadunits_tb.serving.parameters import Query
@@ -115,7 +115,7 @@ def _overview(histories: Histories, query: Query, run: RunHistory, thresholds: T
                 "onset_step": onset_step(*last[name]),
                 "cause": next((f.cause for f in findings if name in f.layers), None),
                 "strip": by_label(drawn.layers[name]),
-                "events": groups_json(unit_events(run, layer, judged[name].states, judged[name].since)),
+                "events": groups_json(histories.events(query, run, layer)),
             }
             for name, layer in run.layers.items()
         ],

@@ -14,6 +14,7 @@ from deadunits_tb.reading.history import LayerHistory, RunHistory
 from deadunits_tb.reading.judging import rejudge
 from deadunits_tb.reading.ordering import Order, row_order
 from deadunits_tb.reading.provider import RunReader, RunSummary
+from deadunits_tb.reading.unit_events import UnitEvents, unit_events
 from deadunits_tb.record import Byte, Float, Int
 from deadunits_tb.serving.parameters import Query
 from deadunits_tb.serving.responses import Reply
@@ -23,6 +24,7 @@ VERSIONS = 16
 """Versions of runs that are kept, so that requests under way when a run grows are answered in the version they name."""
 VERDICT_BYTES = 2**28
 ORDER_BYTES = 2**25
+EVENT_BYTES = 2**25
 REPLY_BYTES = 2**25
 MEDIAN_BYTES = 2**23
 CARRIED_BYTES = 2**26
@@ -63,6 +65,7 @@ class Histories:
         self._versions: OrderedDict[tuple[str, str, str], RunHistory] = OrderedDict()
         self._verdicts: Cache[Judged] = Cache(VERDICT_BYTES, lambda j: j.states.nbytes + j.since.nbytes)
         self._orders: Cache[Int] = Cache(ORDER_BYTES, lambda order: order.nbytes)
+        self._events: Cache[UnitEvents] = Cache(EVENT_BYTES, lambda events: events.unit.nbytes * 3)
         self.replies: Cache[Reply] = Cache(REPLY_BYTES, lambda reply: len(reply.body))
         self.medians: Cache[dict[str, Float]] = Cache(MEDIAN_BYTES, lambda rows: sum(r.nbytes for r in rows.values()))
         self.carried: Cache[Int] = Cache(CARRIED_BYTES, lambda counters: counters.nbytes)
@@ -120,6 +123,12 @@ class Histories:
             return np.arange(layer.units)
         thresholds = query.thresholds(layer.thresholds)
         return self._orders.get((self.key(query, run), layer.info.name, thresholds, order), arrange)
+
+    def events(self, query: Query, run: RunHistory, layer: LayerHistory) -> UnitEvents:
+        """What happened to a layer's units, as they are judged under the thresholds that the request asks for."""
+        judged = self.judged(query, run, layer)
+        key = (self.key(query, run), layer.info.name, judged.thresholds)
+        return self._events.get(key, lambda: unit_events(run, layer, judged.states, judged.since))
 
     @staticmethod
     def key(query: Query, run: RunHistory) -> tuple[str, str, str]:

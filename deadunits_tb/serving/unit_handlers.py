@@ -13,7 +13,7 @@ from deadunits_tb.reading.history import LayerHistory, RunHistory
 from deadunits_tb.reading.lines import threshold_lines
 from deadunits_tb.reading.ordering import ORDERS
 from deadunits_tb.reading.transitions import unit_transitions
-from deadunits_tb.reading.unit_events import KINDS, UnitEvents, unit_events
+from deadunits_tb.reading.unit_events import KINDS
 from deadunits_tb.reading.unit_verdicts import UnitVerdict, last_statistics, unit_verdicts
 from deadunits_tb.record import Float, Int
 from deadunits_tb.serving.handlers import run_and_layer
@@ -78,7 +78,7 @@ def unit(histories: Histories, query: Query) -> Reply:
                 {"step": t.step, "from": t.before.label, "to": t.after.label}
                 for t in unit_transitions(layer.steps, states)
             ],
-            "events": [{"kind": kind, "step": step} for kind, step in _events(run, layer, judged).of(number)],
+            "events": [{"kind": kind, "step": step} for kind, step in histories.events(query, run, layer).of(number)],
             "previous_flagged": before[-1] if len(before) else None,
             "next_flagged": after[0] if len(after) else None,
         }
@@ -115,22 +115,16 @@ def events(histories: Histories, query: Query) -> Reply:
     """``/events``."""
     run, layer = run_and_layer(histories, query)
     limit = query.integer("limit", *EVENTS)
-    judged = histories.judged(query, run, layer)
-
-    def answer() -> Reply:
-        found = _events(run, layer, judged)
-        return json_reply(
-            {
-                "total": len(found),
-                "kinds": list(KINDS),
-                "unit": found.unit[:limit],
-                "step": found.step[:limit],
-                "kind": found.kind[:limit],
-            }
-        )
-
-    key = ("events", histories.key(query, run), layer.info.name, judged.thresholds, limit)
-    return histories.replies.get(key, answer)
+    found = histories.events(query, run, layer)
+    return json_reply(
+        {
+            "total": len(found),
+            "kinds": list(KINDS),
+            "unit": found.unit[:limit],
+            "step": found.step[:limit],
+            "kind": found.kind[:limit],
+        }
+    )
 
 
 def export(histories: Histories, query: Query) -> Reply:
@@ -163,10 +157,6 @@ def export(histories: Histories, query: Query) -> Reply:
                 known["certainty"] = verdict.certificate.certainty.value
             writer.writerow({**known, **_evidence(verdict), **verdict.statistics})
     return csv_reply(text.getvalue(), "dead_units.csv")
-
-
-def _events(run: RunHistory, layer: LayerHistory, judged: Judged) -> UnitEvents:
-    return unit_events(run, layer, judged.states, judged.since)
 
 
 def _verdicts(layer: LayerHistory, judged: Judged, numbers: Iterable[int]) -> Iterator[UnitVerdict]:
