@@ -184,7 +184,7 @@ def test_after_an_interrupt_nothing_is_followed_any_more(tmp_path):
     monitor = watch(model, tmp_path, every=1)
     with contextlib.suppress(KeyboardInterrupt):
         model(vectors())
-    [opened] = monitor._tap._passes._open
+    [opened] = monitor._tap._passes.open
     trails = len(opened.follow.trails)
     model.one(vectors()).relu()
     assert len(opened.follow.trails) == trails

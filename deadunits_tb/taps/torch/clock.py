@@ -42,6 +42,8 @@ class StepTime:
         """A step ends now; how long it took, without what an evaluation before it took."""
         now = perf_counter()
         seconds, self._last_end = now - self._last_end, now
-        known = median(self._known) if len(self._known) >= 3 else seconds
+        if len(self._known) >= 3 and seconds > 2 * min(self._known):  # seldom: the median costs more
+            self._known.append(seconds)
+            return min(seconds, 10 * median(self._known))
         self._known.append(seconds)
-        return min(seconds, 10 * known)
+        return seconds

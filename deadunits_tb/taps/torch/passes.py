@@ -53,7 +53,8 @@ class Passes:
 
     def __init__(self) -> None:
         self._local = threading.local()
-        self._open: list[Pass] = []
+        self.open: list[Pass] = []
+        """Those of all threads."""
 
     @property
     def here(self) -> Pass | None:
@@ -63,7 +64,7 @@ class Passes:
 
     def begin(self, opened: Pass) -> None:
         """One is under way in this thread."""
-        self._open.append(opened)
+        self.open.append(opened)
         self._stack().append(opened)
 
     def end(self, opened: Pass) -> None:
@@ -71,13 +72,13 @@ class Passes:
         torch_private.remove_mode(opened.follow)
         while opened.hooks:
             opened.hooks.pop().remove()
-        for passes in (self._open, self._stack()):
+        for passes in (self.open, self._stack()):
             if opened in passes:
                 passes.remove(opened)
 
     def end_all(self) -> None:
         """End those of all threads."""
-        for opened in list(self._open):
+        for opened in list(self.open):
             self.end(opened)
 
     def drop_interrupted(self) -> None:
@@ -93,7 +94,7 @@ class Passes:
             torch_private.remove_mode(opened.follow)
 
         def put_back() -> None:
-            if opened is not None and opened in self._open:
+            if opened is not None and opened in self.open:
                 opened.follow.__enter__()
 
         return put_back

@@ -135,6 +135,18 @@ class UnitTap:
         self.hand_over()
         self._reductions.release()
 
+    @property
+    def _idle(self) -> bool:
+        """Whether the current step is one of those, by far the most, that need only be counted."""
+        return not (
+            self._sums is not None
+            or self._finished is not None
+            or self._passes.open
+            or self._processes is not None
+            or self._compiled.any
+            or self._monitor.wants(self.step)
+        )
+
     # Forward passes
 
     def begin_pass(self, frame: FrameType | None, inputs: Sequence[Any] = ()) -> Pass | None:
@@ -144,6 +156,10 @@ class UnitTap:
             frame: In which it runs, None where its end will be told for certain.
             inputs: Of the model.
         """
+        if self._idle:
+            if self._model.training and torch.is_grad_enabled():
+                self._passed = self._ever_passed = True
+            return None
         self._passes.drop_interrupted()
         if self._passes.here is not None or not self._counts():
             return None
@@ -207,7 +223,7 @@ class UnitTap:
             self.begin_pass(sys._getframe(2), (*args, *kwargs.values()))
 
     def _leave(self, module: Any, args: Any, output: Any) -> None:
-        opened, frame = self._passes.here, sys._getframe(2)
+        opened, frame = self._passes.here if self._passes.open else None, sys._getframe(2)
         if module is not self._model or opened is None:
             return
         began = opened.follow.frame
@@ -299,6 +315,8 @@ class UnitTap:
 
     def end_step(self, loss: Any = None, step: int | None = None) -> None:
         """What a user says at the end of a step: its loss, and its number where that is not as counted here."""
+        if self._optimizer is not None and step is None and self._ever_passed and self._idle:
+            return
         self._passes.drop_interrupted()
         if self._monitor.stopped:
             return
@@ -396,7 +414,7 @@ class UnitTap:
         return self._decided
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        if self._monitor.stopped or torch.compiler.is_compiling():
+        if self._idle or self._monitor.stopped or torch.compiler.is_compiling():
             return None
         try:
             self._passes.drop_interrupted()
@@ -446,6 +464,11 @@ class UnitTap:
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling():
+            return
+        if self._passed and self._idle:
+            self._passed, self._decided = False, None
+            self.step += 1
+            self._monitor.time(False, self._step_time.end())
             return
         try:
             with self._clock, torch.no_grad():
