@@ -72,7 +72,8 @@ STATES: Mapping[UnitState, StateText] = {
     ),
     UnitState.CONSTANT: StateText(
         rule="Between its smallest and its largest output lies at most {constant_range} of the layer's scale, and the "
-        "unit fires, on half of the examples at least. In a layer without activation function also where it is always zero.",
+        "unit fires, on half of the examples at least. In a layer without activation function also where it is always "
+        "zero.",
         means="The unit says the same whatever the input: it is a bias in disguise.",
         not_="It is not silent. It adds a fixed value to the next layer, so removing it alone changes the output.",
         thresholds=("constant_range",),
