@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deadunits_tb.capture.packed import Layout
-from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.jax.private import carried, trace_of_now
-from deadunits_tb.taps.jax.projection import projected
 from deadunits_tb.taps.jax.reductions import activation_sums, square_sums, value_summary
 from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras.jax_device import DEVICE
 from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.keras.packing import layout_of, tap_fields, with_weights
 from deadunits_tb.taps.keras.replacing import replaced
@@ -84,7 +83,7 @@ class JaxStep(KerasStep):
         self.weights = WeightWatch(
             {unit_layer.name: columns_of(unit_layer.incoming) for unit_layer in survey.watched},
             {name: columns_of(weights) for name, weights in outgoing.items()},
-            _JaxDevice(),
+            DEVICE,
         )
         self._look = {look: jnp.asarray(look) for look in (True, False)}
         self._tracing = False
@@ -306,29 +305,3 @@ class _Batches:
         batch = next(self._iterator)
         self.taken.append(batch)
         return batch, self._extras
-
-
-class _JaxDevice:
-    """Arrays of JAX."""
-
-    def copy(self, value: Any) -> Any:
-        return jnp.array(value, copy=True)  # the step is given the buffer, and overwrites it
-
-    def matrix(self, columns: Columns, value: Any) -> Any:
-        return jnp.transpose(value, columns.order).astype(jnp.float32).reshape(columns.rows, columns.units)
-
-    def project(self, matrix: Any) -> list[Any]:
-        return [*projected(matrix), jnp.sqrt(jnp.sum(jnp.square(matrix), 0))]
-
-    def where(self, condition: Any, one: Any, other: Any) -> Any:
-        return jnp.where(condition, one, other)
-
-    def concatenate(self, vectors: list[Any]) -> Any:
-        return jnp.concatenate([jnp.zeros(0), *vectors])
-
-    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        made: Callable[..., Any] = jax.jit(function)
-        return made
-
-    def numpy(self, vector: Any) -> npt.NDArray[np.floating]:
-        return np.asarray(vector)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
@@ -20,6 +21,7 @@ from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.keras.packing import layout_of, taps_of
 from deadunits_tb.taps.keras.replacing import replaced
 from deadunits_tb.taps.keras.step import KerasStep
+from deadunits_tb.taps.keras.tensorflow_optimizer import gradients_by_variable, optimizer_fields
 from deadunits_tb.taps.keras.trails import StepTrace, Tap
 from deadunits_tb.taps.merge import merge_vectors
 from deadunits_tb.taps.tensorflow.apart import apart, gradient_seen, marked
@@ -231,23 +233,7 @@ class TensorFlowStep(KerasStep):
         if numbers:
             fields |= only_if(look, lambda: {"inputs": value_summary(numbers)}, zeros_like)
         optimizer = self._model.optimizer
-        return fields if optimizer is None else fields | self._of_optimizer(optimizer)
-
-    def _of_optimizer(self, optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
-        """What an optimizer says of itself before its step."""
-        fields: dict[str, Any] = {}
-        source = keras_private.learning_rate_source(optimizer)
-        if isinstance(source, keras.optimizers.schedules.LearningRateSchedule):
-            fields["learning_rate"] = source(optimizer.iterations)
-        elif isinstance(source, keras.Variable):  # a function of the user's may count its calls: it is not called
-            fields["learning_rate"] = tf.identity(source.value)
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            built = optimizer.built  # its first step makes the variable, and scales by the initial value
-            fields["scale"] = tf.identity(optimizer.dynamic_scale.value if built else optimizer.initial_scale)
-            fields["skipped"] = tf.identity(optimizer.iterations.value)
-        elif optimizer.loss_scale_factor is not None:
-            fields["scale"] = tf.constant(float(optimizer.loss_scale_factor))
-        return fields
+        return fields if optimizer is None else fields | optimizer_fields(optimizer)
 
     def _after(self, step: StepTrace, before: Mapping[str, Any], logs: Mapping[str, Any]) -> dict[str, Any]:
         fields: dict[str, Any] = {}
@@ -304,22 +290,12 @@ class TensorFlowStep(KerasStep):
             grads = list(grads)
             trainable_variables = None if trainable_variables is None else list(trainable_variables)
             with step.guard():
-                found |= self._by_variable(optimizer, grads, trainable_variables, step.graph)
+                found |= gradients_by_variable(
+                    optimizer, grads, trainable_variables, functools.partial(self.belongs, graph=step.graph)
+                )
             return original(grads, trainable_variables)
 
         return apply
-
-    def _by_variable(
-        self, optimizer: keras.optimizers.Optimizer, grads: list[Any], variables: list[Any] | None, graph: object
-    ) -> dict[int, Any]:
-        """Gradients of this graph, by ``id`` of the variable."""
-        return {
-            id(getattr(variable, "value", variable)): gradient
-            for variable, gradient in zip(
-                variables or keras_private.optimizer_variables(optimizer), grads, strict=False
-            )
-            if gradient is not None and self.belongs(gradient, graph)
-        }
 
     def _pack(self, step: StepTrace, fields: Mapping[str, Any], gradients: Mapping[int, Any], look: Any) -> Any:
         """Everything as one vector, headed by the number of its layout.

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 
 from deadunits_tb.capture.packed import Layout
-from deadunits_tb.taps.columns import Columns, random_numbers
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.keras.packing import layout_of, tap_fields, with_weights
 from deadunits_tb.taps.keras.replacing import replaced
 from deadunits_tb.taps.keras.step import KerasStep
+from deadunits_tb.taps.keras.torch_device import DEVICE
 from deadunits_tb.taps.keras.torch_masks import masked_activation_sums, masked_squares
 from deadunits_tb.taps.keras.trails import StepTrace, Tap
 from deadunits_tb.taps.keras.weights import WeightWatch, columns_of
@@ -74,7 +74,7 @@ class TorchStep(KerasStep):
         self.weights = WeightWatch(
             {unit_layer.name: columns_of(unit_layer.incoming) for unit_layer in survey.watched},
             {name: columns_of(weights) for name, weights in outgoing.items()},
-            _TorchDevice(),
+            DEVICE,
         )
         incoming = [weights.variable for unit_layer in survey.watched for weights in unit_layer.incoming]
         taken_in = [weights.variable for several in outgoing.values() for weights in several]
@@ -282,33 +282,6 @@ class TorchStep(KerasStep):
 
     def _values(self) -> dict[int, Any]:
         return {key: variable.value.detach() for key, variable in self._variables.items()}
-
-
-class _TorchDevice:
-    """Tensors of PyTorch."""
-
-    def copy(self, value: Any) -> Any:
-        return value.clone()
-
-    def matrix(self, columns: Columns, value: Any) -> Any:
-        return value.permute(columns.order).float().reshape(columns.rows, columns.units)
-
-    def project(self, matrix: Any) -> list[Any]:
-        signs, odd = (torch.from_numpy(numbers) for numbers in random_numbers(len(matrix)))
-        digest = (matrix.contiguous().view(torch.int32).to(torch.int64) * odd.to(matrix.device)).sum(0)
-        return [signs.to(matrix) @ matrix, digest, (matrix * matrix).sum(0).sqrt()]
-
-    def where(self, condition: Any, one: Any, other: Any) -> Any:
-        return torch.where(condition, one, other)
-
-    def concatenate(self, vectors: list[Any]) -> Any:
-        return torch.cat(vectors) if vectors else torch.zeros(0)
-
-    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return function
-
-    def numpy(self, vector: Any) -> npt.NDArray[np.floating]:
-        return np.asarray(vector.cpu())
 
 
 def _one_axis(tensor: Any, axes: tuple[int, ...]) -> tuple[Any, int]:

@@ -19,6 +19,7 @@ from deadunits_tb.taps.keras.follow import Follower
 from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.keras.replacing import replaced
 from deadunits_tb.taps.keras.tensorflow import TensorFlowStep
+from deadunits_tb.taps.keras.tensorflow_optimizer import gradients_by_variable, optimizer_fields
 from deadunits_tb.taps.keras.trails import StepTrace
 from deadunits_tb.taps.merge import join, merge_vectors
 from deadunits_tb.taps.tensorflow.apart import marked
@@ -259,10 +260,12 @@ class LoopStep(TensorFlowStep):
             trainable_variables = None if trainable_variables is None else list(trainable_variables)
             fields: dict[str, Any] = {}
             with step.guard(), marked():
-                gradients = self._by_variable(optimizer, grads, trainable_variables, step.graph)
+                gradients = gradients_by_variable(
+                    optimizer, grads, trainable_variables, functools.partial(self.belongs, graph=step.graph)
+                )
                 gradients = gradients if self._replicas == 1 else summed_gradients(gradients)
                 part.gradients.setdefault(replica, {}).update(gradients)
-                fields = self._of_optimizer(optimizer)
+                fields = optimizer_fields(optimizer)
             result = original(grads, trainable_variables)
             with step.guard(), marked():
                 if "skipped" in fields:  # a loss scaler that skips a step does not count it
