@@ -34,7 +34,7 @@ export function App({ store }: { readonly store: Store }) {
 
 function Content({ store }: { readonly store: Store }) {
   const { value: runs, error } = store.runs.state.value;
-  const { layer, unit, versus, panel } = store.place.value;
+  const { layer, unit, panel } = store.place.value;
   if (!runs) {
     return (
       <main class="view">
@@ -54,7 +54,7 @@ function Content({ store }: { readonly store: Store }) {
       {error && <Failure error={error} retry={store.runs.retry} />}
       <div class={open.filter(Boolean).join(" ")}>
         {panel === "thresholds" && <ThresholdsPanel />}
-        {layer !== null ? <LayerView /> : versus !== null ? <CompareView /> : <OverviewView />}
+        {layer !== null ? <LayerView /> : store.versus.value !== null ? <CompareView /> : <OverviewView />}
         {layer !== null && unit !== null && <UnitDrawer />}
       </div>
       {panel === "help" && <Help />}

@@ -88,6 +88,17 @@ describe("store", () => {
     expect(named.overview.state.value.value?.run).toBe("b");
   });
 
+  it("compares two runs, and no run with itself", async () => {
+    open({ run: "a", versus: "b" });
+    await settled();
+    expect(asked.filter((url) => url.startsWith("compare"))).toEqual(["compare?run=a&other=b"]);
+    asked = [];
+    const same = open({ versus: "a" });
+    await settled();
+    expect(asked.filter((url) => url.startsWith("compare"))).toEqual([]);
+    expect(same.versus.value).toBeNull();
+  });
+
   it("asks again only when the run has grown, and keeps what is shown meanwhile", async () => {
     const store = open();
     await settled();

@@ -15,7 +15,7 @@ def test_events_are_told_in_words_where_the_marks_are(watched: Watched, planted_
     events = tab.get_by_role("region", name="Events")
     expect(events).to_contain_text("1 unit born dead")
     expect(events).to_contain_text("10 units died from step 30 to 48, half of them by step 38")
-    tab.get_by_role("button", name="hidden_1", exact=True).first.click()
+    events.get_by_role("button", name="Open layer hidden_1").first.click()
     chart = tab.get_by_role("region", name="Events")
     expect(chart).to_contain_text("1 unit born dead, 10 deaths")
     chart.get_by_role("button", name="Table").click()

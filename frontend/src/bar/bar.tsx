@@ -12,8 +12,7 @@ import { VerdictNote } from "./verdict_note";
 export function Bar() {
   const store = useStore();
   const { ref, size } = useSize<HTMLElement>();
-  const { layer, versus } = store.place.value;
-  const comparing = layer === null && versus !== null; // counts and steps of one run say nothing of two
+  const comparing = store.place.value.layer === null && store.versus.value !== null; // counts and steps of one run say nothing of two
   useSignalEffect(() => {
     // What sticks below the bar must know where it ends; narrow windows wrap it.
     document.documentElement.style.setProperty("--bar-height", `${size.value.height + 1}px`);
@@ -76,7 +75,7 @@ function VersusChooser() {
   const store = useStore();
   const runs = store.runs.state.value.value?.runs ?? [];
   const current = store.run.value?.run;
-  const { versus } = store.place.value;
+  const versus = store.versus.value;
   const others = runs.filter(({ run }) => run !== current);
   if (others.length === 0 && versus === null) return null;
   return (

@@ -29,7 +29,7 @@ export function LayerHeader({ layer }: { readonly layer: LayerAnswer }) {
       <div>
         <h1>
           <button type="button" class="crumb" onClick={() => store.go({ layer: null, unit: null, rows: null })}>
-            {store.place.value.versus === null ? "Overview" : "Comparison"}
+            {store.versus.value === null ? "Overview" : "Comparison"}
           </button>
           <span class="crumb-part" aria-hidden="true">
             /

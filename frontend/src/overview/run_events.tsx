@@ -34,7 +34,12 @@ export function RunEvents({ overview }: { readonly overview: Overview }) {
               step {count(step)}
             </button>
             <EventSign kind={kind} />
-            <button type="button" class="link name" onClick={() => store.go({ layer, unit: null, rows: null })}>
+            <button
+              type="button"
+              class="link name"
+              aria-label={`Open layer ${layer}`}
+              onClick={() => store.go({ layer, unit: null, rows: null })}
+            >
               {layer}
             </button>
             <span>{text}</span>

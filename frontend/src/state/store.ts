@@ -31,6 +31,8 @@ export interface Store {
   readonly runs: Resource<RunsAnswer>;
   readonly glossary: Resource<Glossary>;
   readonly overview: Resource<Overview>;
+  /** The run it is compared with; null for none. */
+  readonly versus: ReadonlySignal<string | null>;
   readonly comparison: Resource<Comparison>;
   readonly layer: Resource<LayerAnswer>;
   readonly events: Resource<EventsAnswer>;
@@ -99,8 +101,11 @@ export function createStore(api: Api, host: Host): Store {
     };
   }, awake);
 
+  /** A run does not differ from itself; TensorBoard may tell of a changed link key by key, too. */
+  const versus = computed(() => (place.value.versus === runName.value ? null : place.value.versus));
+
   const comparison = resource<Comparison>(() => {
-    const [name, other] = [runName.value, place.value.versus];
+    const [name, other] = [runName.value, versus.value];
     if (name === null || other === null) return null;
     const version = runs.state.value.value?.runs.find(({ run }) => run === other)?.version ?? "";
     return {
@@ -193,6 +198,7 @@ export function createStore(api: Api, host: Host): Store {
     runs,
     glossary,
     overview,
+    versus,
     comparison,
     layer,
     events,
