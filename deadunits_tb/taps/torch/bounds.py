@@ -24,7 +24,7 @@ def sums(one: SilentLayer) -> Any:
     parameter = one.weights.parameter.detach()
     device = parameter.device if parameter.device.type in ("cpu", "cuda") else torch.device("cpu")
     rows, picked = one.weights.rows(parameter), torch.from_numpy(one.units).to(parameter.device)
-    low, high = one.low.to(device), one.high.to(device)
+    low, high = one.low.to(device).double(), one.high.to(device).double()
     best = torch.stack([high, low, torch.maximum(low.abs(), high.abs())])  # for positive weights
     worst = torch.stack([low, high, -best[2]])  # for negative ones
     parts = []

@@ -115,7 +115,6 @@ class SilentLayer:
         low, high = (source.amin(dims), source.amax(dims)) if dims else (source.clone(), source.clone())
         if zero:
             low, high = low.clamp(max=0), high.clamp(min=0)
-        low, high = low.double(), high.double()
         self.low = low if self.low is None else torch.minimum(self.low, low)
         self.high = high if self.high is None else torch.maximum(self.high, high)
         inputs = int(self.weights.parameter.numel()) // out.shape[axis]
