@@ -85,7 +85,8 @@ def compare(seeds: int, first_seed: int = 0) -> Peers:
             run, _ = read(at / "run")
             said = {OURS: [run.layers[name].states()[-1] == UnitState.DEAD for name in recipe.names[:-1]]}
             if ormas.installed:
-                said[ORMAS] = [ormas.flagged(name) for name in recipe.names[:-1]]
+                sizes = [truth.table(layer, "rate").shape[1] for layer in range(recipe.hidden)]
+                said[ORMAS] = [ormas.flagged(*one) for one in zip(recipe.names[:-1], sizes, strict=True)]
         for tool, rule in RULES.items():
             said[tool] = [rule(recipe.layers[layer].function, *truth.last(layer)) for layer in range(recipe.hidden)]
         _add(total, recipe, truth, said)
@@ -179,16 +180,15 @@ class _Ormas:
         step: Callable[[Any], None] = self._monitor.step
         return step
 
-    def flagged(self, layer: str) -> Mask:
-        """``[units]`` at its last check: what its report counts as stuck or silent."""
+    def flagged(self, layer: str, units: int) -> Mask:
+        """``[units]`` at its last check: stuck or silent as its report has it; none of a layer unknown to it."""
         monitor = self._monitor
         for chain in monitor._chains:  # its events hold lists only where a layer's level changes
             if chain.name == layer:
-                units = slice(chain.offset, chain.offset + chain.n)
-                quiet = monitor._silent_all[units].numpy() >= monitor.config.patience
+                quiet = monitor._silent_all[chain.offset : chain.offset + chain.n].numpy() >= monitor.config.patience
                 masks = self._masks(chain)
                 return np.asarray(quiet | masks)
-        return np.zeros(0, bool)
+        return np.zeros(units, bool)
 
     def _masks(self, chain: Any) -> Mask:
         structure = importlib.import_module("ormas_monitor.structure")
