@@ -20,8 +20,11 @@ export interface Scene {
 
 /** Cells at least this wide and high carry the glyph of their state. */
 const GLYPH_CELL = 13;
-/** Rows at least this high are parted by a hairline, and carry the signs of events. */
+/** Rows at least this high are parted by a hairline. */
 const PARTED_ROW = 7;
+/** Rows at least this high carry the signs of events, whose size has bounds of its own. */
+const SIGNED_ROW = 4.5;
+const [SMALLEST_SIGN, LARGEST_SIGN] = [6, 11];
 
 /** Draws what is here and returns false where something is still missing. */
 export function drawScene(context: CanvasRenderingContext2D, scene: Scene, tiles: TileStore): boolean {
@@ -155,7 +158,8 @@ export function drawEvents(
   theme: Theme,
 ): void {
   const { view, size, scale } = scene;
-  const side = Math.min(11, (size.height / (view.bottom - view.top)) * 0.85);
+  const rowHeight = size.height / (view.bottom - view.top);
+  const side = Math.max(SMALLEST_SIGN, Math.min(LARGEST_SIGN, rowHeight * 0.85));
   context.lineJoin = "round";
   for (const { row, position, kind } of marks) {
     const center = Math.min(Math.max(xOf(view, size, position), side * 0.6), size.width - side * 0.6);
@@ -173,5 +177,5 @@ export function drawEvents(
 
 /** Whether rows are high enough for signs. */
 export function carriesEvents(view: Viewport, size: Size): boolean {
-  return size.height / (view.bottom - view.top) >= PARTED_ROW;
+  return size.height / (view.bottom - view.top) >= SIGNED_ROW;
 }
