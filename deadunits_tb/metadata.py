@@ -163,9 +163,7 @@ def _run_values(run: RunInfo) -> dict[str, Any]:
         "thresholds": run.thresholds.to_dict(),
         "layers": [dataclasses.asdict(layer) for layer in run.layers],
         "every": run.every,
-        "model": [
-            {"name": part.name, "kind": part.kind, "settings": _settings(part.settings)} for part in run.model
-        ],
+        "model": [{"name": part.name, "kind": part.kind, "settings": _settings(part.settings)} for part in run.model],
     }
 
 

@@ -37,7 +37,8 @@ def lightning(folder: pathlib.Path, size: int) -> None:
     rank = int(os.environ.get("RANK", "0"))
     sampler = torch.utils.data.DistributedSampler(data, size, rank, shuffle=False)  # Lightning's own would shuffle
     trainer = pl.Trainer(
-        use_distributed_sampler=False, max_epochs=1, accelerator="cpu", devices=size, strategy="ddp" if size > 1 else "auto", logger=False,
+        use_distributed_sampler=False,
+        max_epochs=1, accelerator="cpu", devices=size, strategy="ddp" if size > 1 else "auto", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[DeadUnitsCallback(folder / "log", every=1)],
     )  # fmt: skip
@@ -58,7 +59,8 @@ def transformers(folder: pathlib.Path, size: int) -> None:
     data = [{"input_ids": word, "labels": (word[0] > 25).long()} for word in words]
     # Otherwise the Trainer multiplies the loss by the number of processes, for models that divide by what it counts.
     arguments = TrainingArguments(
-        average_tokens_across_devices=False, output_dir=str(folder / "trainer"), num_train_epochs=1, per_device_train_batch_size=8 // size, report_to="none",
+        average_tokens_across_devices=False, output_dir=str(folder / "trainer"),
+        num_train_epochs=1, per_device_train_batch_size=8 // size, report_to="none",
         save_strategy="no", use_cpu=True, disable_tqdm=True, ddp_backend="gloo" if size > 1 else None,
     )  # fmt: skip
     Trainer(model, arguments, train_dataset=data, callbacks=[DeadUnitsCallback(folder / "log", every=1)]).train()
