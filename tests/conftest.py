@@ -32,7 +32,7 @@ FRAMEWORKS = ("keras", "tensorflow", "torch", "jax", "lightning", "transformers"
 
 SLOW_SECONDS = pytest.StashKey[float]()
 LONG = (
-    *("test_serving", "test_examples", "test_tab", "test_keras_bit_identity", "test_docs"),
+    *("test_serving", "test_keras_backends", "test_examples", "test_tab", "test_keras_bit_identity", "test_docs"),
     *("test_tensorflow_loops", "test_tensorflow_failures"),
 )
 """Files whose tests take longest together."""

@@ -140,7 +140,13 @@ def test_the_readme_has_examples() -> None:
     assert len(examples()) >= 2
 
 
-@pytest.mark.parametrize(("name", "code"), examples(), ids=[name for name, _ in examples()])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        pytest.param(name, code, id=name, marks=pytest.mark.slow if at > 1 else ())
+        for at, (name, code) in enumerate(examples())
+    ],
+)
 def test_the_readme_examples_run(name: str, code: str, tmp_path: pathlib.Path) -> None:
     ast.parse(code)
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

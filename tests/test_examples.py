@@ -21,6 +21,8 @@ from deadunits_tb import cli
 from deadunits_tb.units import UnitState
 
 EXAMPLES = sorted((pathlib.Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
+SELDOM = {"equinox_digits", "pytorch_ddp", "revive_pytorch"}
+"""Examples whose parts other tests run at each commit."""
 KERAS_BACKENDS = ("tensorflow", "jax", "torch")
 
 
@@ -41,7 +43,8 @@ def runs() -> Iterator[object]:
                 marks = () if backend == "tensorflow" else pytest.mark.slow
                 yield pytest.param(path, packages | {backend}, backend, id=f"{path.stem}-{backend}", marks=marks)
         else:
-            yield pytest.param(path, packages, "tensorflow", id=path.stem)
+            marks = pytest.mark.slow if path.stem in SELDOM else ()
+            yield pytest.param(path, packages, "tensorflow", id=path.stem, marks=marks)
 
 
 @pytest.mark.parametrize(("path", "packages", "backend"), list(runs()))

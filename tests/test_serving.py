@@ -57,7 +57,7 @@ def observe(writer: DeadUnitsWriter, steps: range, layer: str = "hidden") -> Non
         writer.observe(step, layer, values, gradients=values)
 
 
-@pytest.mark.parametrize("load_fast", ["true", "false"])
+@pytest.mark.parametrize("load_fast", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_a_log_directory_that_fills(load_fast: str, tmp_path: pathlib.Path) -> None:
     flags = (f"--load_fast={load_fast}", "--reload_interval=1", f"--path_prefix={PREFIX}")
     with Board(tmp_path, *flags) as board:
@@ -67,8 +67,8 @@ def test_a_log_directory_that_fills(load_fast: str, tmp_path: pathlib.Path) -> N
         assert written.records_written == RECORDS
         board.wait_for_records("long", written.records_written)
         every_record_is_shown(board, written)
-        every_route_answers(board)
         many_runs(board, tmp_path)
+        every_route_answers(board)
         a_run_that_grows(board, tmp_path)
         errors_are_sentences(board)
         assert "Traceback" not in board.said()
@@ -111,7 +111,7 @@ def every_route_answers(board: Board) -> None:
     version = board.data("runs").json["runs"][0]["version"]
     asked = {
         "run": "long", "layer": "wide", "what": "mean", "order": "death", "statistic": "mean", "unit": 3,
-        "level": 1, "version": version, "thresholds": "dead_examples:5000",
+        "level": 1, "version": version, "other": "many/run 1", "thresholds": "dead_examples:5000",
     }  # fmt: skip
     for route in ROUTES:
         parameters = {name: asked[name] for name in route.parameters if name in asked}

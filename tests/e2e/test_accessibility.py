@@ -23,8 +23,14 @@ VIEWS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(
+    ("view", "scheme"),
+    [
+        *((view, "dark") for view in VIEWS),
+        ("overview", "light"),
+        *(pytest.param(view, "light", marks=pytest.mark.slow) for view in VIEWS if view != "overview"),
+    ],
+)
 def test_axe_finds_nothing(view: str, scheme: Any, browser: Browser, planted_url: str) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme=scheme)
     page = context.new_page()

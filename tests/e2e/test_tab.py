@@ -71,7 +71,9 @@ def row_of(unit: int, units: int = 64) -> float:
     return (unit + 0.5) / units
 
 
-@pytest.mark.parametrize("fast", ["true", "false"], ids=["rust data server", "python loader"])
+@pytest.mark.parametrize(
+    "fast", ["true", pytest.param("false", marks=pytest.mark.slow)], ids=["rust data server", "python loader"]
+)
 def test_overview_shows_every_record_and_the_layers_worst_first(
     fast: str, serve: Serve, planted_log: pathlib.Path, watched: Watched
 ) -> None:
@@ -204,6 +206,7 @@ def test_a_layer_that_does_not_exist_is_said_in_a_sentence(watched: Watched, pla
     watched.problems.clear()
 
 
+@pytest.mark.slow
 def test_below_a_path_prefix(watched: Watched, serve: Serve, planted_log: pathlib.Path) -> None:
     tab = watched.tab(serve(planted_log, "--path_prefix=/teams/vision"), run="dying", layer="hidden_1")
     expect(tab.locator(".lead")).to_contain_text(DEAD_IN_HIDDEN_1)

@@ -214,6 +214,7 @@ def test_a_convolution_with_batch_normalisation_behind_flattening(unit_by_unit: 
     np.testing.assert_array_equal(changed, DEAD)
 
 
+@pytest.mark.slow
 def test_flax_and_equinox_parameters() -> None:
     import equinox as eqx
     from flax import linen, nnx
@@ -284,6 +285,7 @@ def test_wrong_arguments_are_said(arguments: dict[str, Any], error: str) -> None
         revive(jax.random.key(0), parameters(), **given)
 
 
+@pytest.mark.slow
 def test_a_watched_loop_revives_by_its_records_and_the_log_says_so(tmp_path: pathlib.Path) -> None:
     optimizer = optax.adam(0.003)
     params = parameters()

@@ -64,7 +64,7 @@ def test_every_model(name: str, tmp_path: pathlib.Path) -> None:
 
 WAYS = {
     "tensorflow": [
-        ("dense", {"jit_compile": True}),
+        seldom("dense", {"jit_compile": True}),
         seldom("dense", {"jit_compile": False}),
         seldom("convolutions", {"jit_compile": True}),
         seldom("convolutions", {"jit_compile": False}),

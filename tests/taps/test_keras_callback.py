@@ -209,6 +209,7 @@ def test_a_monitor_that_fails_does_not_touch_the_training(
     assert leftovers(model) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_touch_the_training(tmp_path: pathlib.Path) -> None:
     if not os.path.exists("/dev/full"):  # noqa: PTH110
         pytest.skip("no /dev/full on this system")

@@ -109,7 +109,7 @@ def test_nan_is_seen_as_it_is():
         assert not np.isfinite(layer.weights.change).any()
 
 
-@pytest.mark.parametrize("scale", [2.0**60, 2.0**10])
+@pytest.mark.parametrize("scale", [2.0**60, pytest.param(2.0**10, marks=pytest.mark.slow)])
 def test_a_step_that_the_loss_scaler_skips_keeps_its_activations_only(scale):
     from keras_zoo import built
 

@@ -297,6 +297,7 @@ def test_weights_around_the_optimizer_step(compiled):
     assert history["head"].norm_out is None
 
 
+@pytest.mark.slow
 def test_gates_of_a_recurrent_layer_belong_to_its_units():
     model, (x, y) = built("recurrent")
     kernel, recurrent = (np.asarray(w, "f8") for w in model.get_layer("lstm").get_weights()[:2])
@@ -341,7 +342,7 @@ def test_a_frozen_layer_says_so_and_does_not_move():
 # Mixed precision, several steps, odd data
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_mixed_precision_gradients_are_unscaled(policy):
     model, (x, y) = built("dense", policy=policy)
     plain, _ = built("dense")
@@ -365,6 +366,7 @@ def test_a_step_that_the_loss_scaler_skips_keeps_its_activations_only():
     assert np.isfinite(observe(x, y).layers["dense"].gradient_squares).all()
 
 
+@pytest.mark.slow
 def test_of_several_steps_in_one_call_the_last_is_observed():
     model, (x, y) = built("dense", steps_per_execution=2)
     single, _ = built("dense")
@@ -406,6 +408,7 @@ def test_an_empty_batch_shows_nothing():
     assert observe(x[:0], y[:0]).layers == {}
 
 
+@pytest.mark.slow
 def test_whole_numbers_are_inputs_unless_they_name_tokens():
     pixels = np.arange(12, dtype="uint8").reshape(2, 6)
     model, _ = built("dense")

@@ -67,6 +67,7 @@ def half():
     )
 
 
+@pytest.mark.slow
 def test_loss_scaling_is_undone_and_skipped_steps_have_no_gradients(tmp_path):
     plain, _ = trained(policy="mixed_float16", optimizer=half, epochs=3)
     watched, _ = trained(tmp_path / "half", policy="mixed_float16", optimizer=half, epochs=3)

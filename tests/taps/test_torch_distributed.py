@@ -55,7 +55,7 @@ def assert_same_weights(one: list[torch.Tensor], other: list[torch.Tensor]) -> N
     assert torch.equal(one[1], other[1])
 
 
-@pytest.mark.parametrize("mode", ["ddp", "fsdp", "by hand"])
+@pytest.mark.parametrize("mode", ["ddp", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("fsdp", "by hand"))])
 def test_two_processes_record_what_one_would(mode: str, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
     watched = run(mode, 2, tmp_path / "two")
     assert [(tmp_path / "two" / f"errors{rank}").read_text() for rank in range(2)] == ["", ""]
