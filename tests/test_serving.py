@@ -68,7 +68,7 @@ def test_a_log_directory_that_fills(load_fast: str, tmp_path: pathlib.Path) -> N
         board.wait_for_records("long", written.records_written)
         every_record_is_shown(board, written)
         many_runs(board, tmp_path)
-        every_route_answers(board)
+        every_route_answers(board, tmp_path)
         a_run_that_grows(board, tmp_path)
         errors_are_sentences(board)
         assert "Traceback" not in board.said()
@@ -107,11 +107,14 @@ def every_record_is_shown(board: Board, written: RunHistory) -> None:
     np.testing.assert_array_equal((bits << 16).view(np.float32).T, truth.statistic("gradient")[:, 256:])
 
 
-def every_route_answers(board: Board) -> None:
-    version = board.data("runs").json["runs"][0]["version"]
+def every_route_answers(board: Board, log_dir: pathlib.Path) -> None:
+    with DeadUnitsWriter(log_dir / "other") as writer:
+        observe(writer, range(12), "wide")
+    board.wait_for_records("other", 12)
+    version = next(run for run in board.data("runs").json["runs"] if run["run"] == "long")["version"]
     asked = {
         "run": "long", "layer": "wide", "what": "mean", "order": "death", "statistic": "mean", "unit": 3,
-        "level": 1, "version": version, "other": "many/run 1", "thresholds": "dead_examples:5000",
+        "level": 1, "version": version, "other": "other", "thresholds": "dead_examples:5000",
     }  # fmt: skip
     for route in ROUTES:
         parameters = {name: asked[name] for name in route.parameters if name in asked}

@@ -126,8 +126,8 @@ def unpack_steps(steps: Sequence[PackedStep]) -> StepObservations | None:
     vectors = [first]
     for step in steps[1:]:
         other, vector = step.fetch()
-        if other is not layout and other != layout:
-            return None
+        if other is not layout and (other != layout or tuple(other.sizes) != tuple(layout.sizes)):
+            return None  # the order of the fields is that of the numbers
         vectors.append(vector)
     if len(first) != layout.size or len(layout.calls) != len({call.layer for call in layout.calls}):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deadunits_tb.capture.packed import SQUARE_SCALE, Call, Layout, observation, unpack
+from deadunits_tb.capture.packed import SQUARE_SCALE, Call, Layout, PackedStep, observation, unpack, unpack_steps
 from deadunits_tb.taps.merge import join, merge_fields, merge_vectors
 
 UNITS = 3
@@ -46,6 +46,25 @@ def assert_same(one, other):
         assert getattr(one, name) == getattr(other, name)
     for name in ("fired_examples", "fired_positions", "mean", "squares", "sum_abs", "min", "max", "gradient_squares"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_steps_whose_numbers_lie_in_another_order_are_not_taken_together():
+    def step(loss_first):
+        sizes = {"loss": 1} if loss_first else {}
+        sizes |= {"0:examples": 1, "0:positions": 1} | {
+            f"0:{name}": 2 for name in ("shift", "sum", "squares", "fired_positions", "fired_examples", "min", "max")
+        }
+        sizes |= {} if loss_first else {"loss": 1}
+        values = {name: np.full(size, 7.0 if name == "loss" else 4.0) for name, size in sizes.items()}
+        return PackedStep(
+            lambda: (Layout(sizes, (Call("layer", 0, True),)), np.concatenate(list(values.values()))), lambda _: {}
+        )
+
+    assert unpack_steps([step(True), step(False)]) is None
+    for first in (True, False):
+        together = unpack_steps([step(first), step(first)])
+        assert together.losses == (7.0, 7.0)
+        assert together.layers["layer"].examples.tolist() == [4, 4]
 
 
 @pytest.mark.parametrize("relu_like", [True, False])

@@ -454,6 +454,41 @@ def test_a_step_that_the_scaler_skips_keeps_its_activations_only(fused, tmp_path
         np.testing.assert_allclose(seen.gradient_squares / seen.positions, squares / 5, rtol=1e-4)
 
 
+def test_a_scaler_that_skips_before_it_is_known_leaves_no_mixed_gradient(tmp_path):
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-110)
+    observe = Observer(model, tmp_path)  # the scaler is not named: it is found at the first step that it lets through
+    for _ in range(3):
+        observe.optimizer.zero_grad()
+        scaler.scale(model(torch.randn(5, 6)).square().mean() * 100).backward()
+        scaler.step(observe.optimizer)
+        scaler.update()
+    observe.seen()
+    assert sorted(observe.steps) == [0, 1]
+    assert observe.steps[0].layers["0"].examples == 10
+    assert observe.steps[0].layers["0"].gradient_squares is None
+    assert np.isfinite(observe.steps[1].layers["0"].gradient_squares).all()
+
+
+def test_a_fused_step_that_is_skipped_has_no_gradient_where_no_record_is_made(tmp_path):
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    optimizer = torch.optim.Adam(model.parameters(), 0.0, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-110)
+    observe = Observer(model, tmp_path, optimizer, scaler=scaler, initial_step=10_000_000)
+    observe.monitor._monitor.will_record = lambda step: False
+    for _ in range(2):
+        optimizer.zero_grad()
+        scaler.scale(model(torch.randn(5, 6)).square().mean() * 100).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    observe.seen()
+    skipped, made = (observe.steps[step].layers["0"] for step in sorted(observe.steps))
+    assert skipped.gradient_squares is None
+    assert np.isfinite(made.gradient_squares).all()
+
+
 def test_firing_goes_by_the_scale_of_the_record_before(tmp_path):
     model, x = built("dense")
     observe = Observer(model, tmp_path)

@@ -63,14 +63,19 @@ class Look:
         """Before the optimizer's step."""
         self._before = self.weights.before(layers())
 
-    def gradients(self, layers: Layers) -> None:
-        """Gradients of weights, when they are there."""
-        scale = skipped = None
-        if getattr(self.optimizer, "_step_supports_amp_scaling", False):  # such unscale, and skip, within the step
-            scale, skipped = getattr(self.optimizer, "grad_scale", None), getattr(self.optimizer, "found_inf", None)
-        self.fields |= self.weights.gradients(layers(), scale)
+    def skipping(self) -> None:
+        """Whether a scaler has the optimizer skip the step, where such an optimizer does so by itself."""
+        skipped = self._scaling("found_inf")
         if skipped is not None:
             self.fields["skipped"] = skipped.detach().clone()
+
+    def gradients(self, layers: Layers) -> None:
+        """Gradients of weights, when they are there."""
+        self.fields |= self.weights.gradients(layers(), self._scaling("grad_scale"))
+
+    def _scaling(self, what: str) -> Any:
+        """Of an optimizer that unscales, and skips, within its step."""
+        return getattr(self.optimizer, what, None) if hasattr(self.optimizer, "_step_supports_amp_scaling") else None
 
     @property
     def moved(self) -> bool:
@@ -103,7 +108,9 @@ def _learning_rate(optimizer: Any) -> Any:
     rates = [] if optimizer is None else [group["lr"] for group in optimizer.param_groups if "lr" in group]
     if not rates:
         return None
-    return rates[0] if isinstance(rates[0], torch.Tensor) else max(float(rate) for rate in rates)
+    if any(isinstance(rate, torch.Tensor) for rate in rates):
+        return torch.stack([torch.as_tensor(rate).detach().float().reshape(()) for rate in rates]).amax()
+    return max(float(rate) for rate in rates)
 
 
 def _has_numbers(parameter: Any) -> bool:

@@ -118,7 +118,7 @@ class Reductions:
                 rows, SQUARE_SCALE if loss_scale is None else SQUARE_SCALE / loss_scale.to(rows.values.device)
             )
         # A pass over a large gradient is saved where squares are far from the smallest numbers there are.
-        found = torch.empty(rows.units, dtype=torch.float32)
+        found = torch.empty(rows.units, dtype=torch.float32, device="cpu")
         self._reduce(rows, found, {"squares": found}, _squares)
         few = (found < _FAR_FROM_ZERO).nonzero().flatten()  # mostly of dead units, whose gradient is exactly zero
         found.mul_(SQUARE_SCALE).mul_(SQUARE_SCALE)
@@ -151,7 +151,7 @@ class Reductions:
             return
         for some, blocks in rows.parts():
             here = {name: values[some] for name, values in found.items()}
-            parts = torch.empty((len(found), len(blocks), len(shift[some])), dtype=torch.float32)
+            parts = torch.empty((len(found), len(blocks), len(shift[some])), dtype=torch.float32, device="cpu")
             for block, part in zip(blocks, parts.unbind(1), strict=True):
                 out = dict(zip(here, part.unbind(0), strict=True))
                 reduce(block.float(), shift[some], rows.positions, self._scratch(block), out)

@@ -118,8 +118,10 @@ class StepSums:
         self._loss_scale: tuple[Any, int, Any] | None = None
         self.layers: dict[tuple[str, str | None], LayerStep] = {}
         self.failure: Exception | None = None
-        self.unscaled_by: Any = None
-        """Scale of gradients that arrived before the scaler was known."""
+        self.passes = 0
+        """Forward passes so far."""
+        self._unscaled_by: Any = None
+        self._mixed = False
 
     def stage(self, tensor: Any, tap: Tap) -> None:
         """Have the gradient of a tensor reduced when it arrives."""
@@ -221,6 +223,15 @@ class StepSums:
         for tap in self._taps:
             tap.closed = True
 
+    def scaled_by(self, scale: Any) -> None:
+        """A scaler was found: gradients have arrived in its scale. Of several passes one may be of a step it skipped.
+
+        Args:
+            scale: A tensor, None if it does not scale.
+        """
+        if scale is not None:
+            self._unscaled_by, self._mixed = scale.clone(), self.passes > 1
+
     def fields(self) -> tuple[dict[str, float], Fields, list[Call], frozenset[int]]:
         """Numbers known to the host, tensors on the device, and what they mean for :class:`Layout`."""
         self.settle()
@@ -240,11 +251,11 @@ class StepSums:
                     tensors[f"{at}:{name}"] = value
             if step.function in RELU_LIKE:
                 relu_like.add(at)
-            if step.gradient is not None and step.witness != "none":
+            if step.gradient is not None and step.witness != "none" and not self._mixed:
                 reached, positions = step.reached, step.sums["positions"]
                 all_reached = isinstance(reached, int) and reached == positions
                 gradient = step.gradient if all_reached else step.gradient * (positions / reached)
-                scale = self.unscaled_by if step.scale is None else None  # else it was undone before the squares
+                scale = self._unscaled_by if step.scale is None else None  # else it was undone before the squares
                 tensors[f"{at}:gradient"] = gradient if scale is None else _unscaled(gradient, scale)
         return numbers, tensors, layer_calls, frozenset(relu_like)
 
