@@ -97,7 +97,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a slow test for which there is no time left."""
     allowed = item.config.getoption("--slow-seconds")
-    if item.get_closest_marker("slow") and item.config.stash.get(SLOW_SECONDS, 0.0) > allowed:
+    if item.get_closest_marker("slow") and item.config.stash.get(SLOW_SECONDS, 0.0) >= allowed:
         pytest.skip(f"slow tests have had their {allowed:g} seconds: scripts/test --full runs all")
 
 

@@ -21,8 +21,15 @@ from deadunits_tb import cli
 from deadunits_tb.units import UnitState
 
 EXAMPLES = sorted((pathlib.Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
-SELDOM = {"equinox_digits", "pytorch_ddp", "revive_pytorch"}
-"""Examples whose parts other tests run at each commit."""
+SELDOM = {
+    "equinox_digits",
+    "huggingface_trainer",
+    "pytorch_ddp",
+    "pytorch_functional",
+    "pytorch_modules",
+    "revive_pytorch",
+}
+"""Examples that run at each commit in another way, or whose parts do."""
 KERAS_BACKENDS = ("tensorflow", "jax", "torch")
 
 
@@ -40,8 +47,9 @@ def runs() -> Iterator[object]:
         packages = imported(path)
         if "keras" in packages and not packages & set(KERAS_BACKENDS):
             for backend in KERAS_BACKENDS:
-                marks = () if backend == "tensorflow" else pytest.mark.slow
-                yield pytest.param(path, packages | {backend}, backend, id=f"{path.stem}-{backend}", marks=marks)
+                yield pytest.param(
+                    path, packages | {backend}, backend, id=f"{path.stem}-{backend}", marks=pytest.mark.slow
+                )
         else:
             marks = pytest.mark.slow if path.stem in SELDOM else ()
             yield pytest.param(path, packages, "tensorflow", id=path.stem, marks=marks)

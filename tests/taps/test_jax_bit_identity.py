@@ -92,7 +92,8 @@ def test_every_network(name: str, optimizer: str, tmp_path: pathlib.Path) -> Non
     )
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision(dtype: str, tmp_path: pathlib.Path) -> None:
     network, optimizer = mlp(), OPTIMIZERS["adamw"]()
     assert_same(

@@ -106,11 +106,11 @@ def assigned(model: keras.Model, data, callbacks: list[keras.callbacks.Callback]
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [
-        ("separate", nesterov),
         ("convolutions", nesterov),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
+                ("separate", nesterov),
                 ("scaled", adam),
                 ("raw", adam),
                 ("dense", nesterov),

@@ -46,7 +46,7 @@ def sgd():
         pytest.param("jit", "dense", {}, marks=pytest.mark.slow),
         pytest.param("graph", "dense", {"every": 3}, marks=pytest.mark.slow),
         ("graph", "dense", {"policy": "mixed_bfloat16"}),
-        ("graph", "separate", {"optimizer": sgd}),
+        pytest.param("graph", "separate", {"optimizer": sgd}, marks=pytest.mark.slow),
     ],
     ids=["eager", "not wrapped", "subclassed not wrapped", "jit", "every third", "bfloat16", "momentum"],
 )
