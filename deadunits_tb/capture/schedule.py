@@ -42,7 +42,7 @@ class ObservationSchedule:
     compiling takes more than half of it, it lasts for one second more: a short run should not end without a verdict.
 
     From then on what is left of the allowance, and the share of the training time, are spread evenly over the rest of
-    the run; where its length is unknown, over the next quarter of the steps made so far, again and again. So a short
+    the run; where its length is unknown, over the next half of the steps made so far, again and again. So a short
     run is watched to its end, and a long one works off what its opening has overspent.
 
     Args:
