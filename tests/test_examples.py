@@ -22,12 +22,8 @@ from deadunits_tb.units import UnitState
 
 EXAMPLES = sorted((pathlib.Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
 SELDOM = {
-    "equinox_digits",
-    "huggingface_trainer",
-    "pytorch_ddp",
-    "pytorch_functional",
-    "pytorch_modules",
-    "revive_pytorch",
+    *("equinox_digits", "flax_digits", "huggingface_trainer", "lightning_digits", "tensorflow_gradient_tape"),
+    *("pytorch_ddp", "pytorch_functional", "pytorch_modules", "revive_pytorch"),
 }
 """Examples that run at each commit in another way, or whose parts do."""
 KERAS_BACKENDS = ("tensorflow", "jax", "torch")

@@ -51,6 +51,7 @@ def test_the_rest_on_jax(root: pathlib.Path) -> None:
     run(root, "jax", "layers", "-m", "slow")
 
 
+@pytest.mark.slow
 def test_the_same_step_gives_the_same_numbers_on_every_backend(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     seen = {}
     for backend in ("tensorflow", "jax", "torch"):
