@@ -181,4 +181,4 @@ class TensorFlowMonitor:
     @property
     def current_step(self) -> int:
         """Number of the step that is under way."""
-        return self._tap.step
+        return self._tap.number

@@ -242,7 +242,7 @@ class TorchMonitor:
     @property
     def current_step(self) -> int:
         """Number of the step that is under way."""
-        return self._tap.step
+        return self._tap.number
 
 
 def _checked_model(model: Any) -> list[nn.Module]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deadunits_tb.capture.monitor import MOST_PENDING, Monitor, MonitorWarning
+from deadunits_tb.capture.monitor import Monitor, MonitorWarning
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
+from deadunits_tb.capture.pending import MOST_PENDING
 from deadunits_tb.capture.reductions import observe_arrays
 from deadunits_tb.errors import InvalidArgumentError, LogDirectoryError, UnknownNameError
 from deadunits_tb.reading.local import LocalDataProvider
@@ -113,6 +114,50 @@ def test_observations_wait_on_the_device_until_a_record_is_due(tmp_path):
     layer = history(tmp_path).layer("hidden")
     assert layer.steps.tolist() == [*range(200), 324, 399]  # 99,800 steps are left for 800 records
     assert [layer.window(i).observations for i in (-3, -2, -1)] == [1, 125, 75]
+
+
+def test_what_waits_is_of_the_layer_as_it_was(tmp_path):
+    """For a ReLU any gradient but zero is a signal, for tanh a millionth of the layer's is none."""
+    monitor = Monitor(tmp_path, RUN, every=1, initial_step=100_000)  # from there on not each observation is a record
+    small = np.where(np.arange(8) == 2, 1e-20, 1.0)
+
+    def one(step):
+        layer = batch(step)
+        return StepObservation({"hidden": dataclasses.replace(layer, gradient_squares=small * layer.positions)})
+
+    for step in range(6):
+        if step == 4:
+            monitor.add_layer(dataclasses.replace(HIDDEN, activation_function="tanh"))
+        monitor.observe(100_000 + step, lambda step=step: one(step), seconds=0)
+    monitor.close()
+    without = monitor.last_records["hidden"].evidence.examples_without_signal
+    assert without.tolist() == [64 if unit == 2 else 0 for unit in range(8)]  # of the last two steps
+
+
+def test_units_that_are_added_end_the_monitor_and_what_waits_is_recorded(tmp_path):
+    monitor = Monitor(tmp_path, RUN, every=1, initial_step=100_000)
+    for step in range(3):
+        monitor.observe(100_000 + step, lambda step=step: seen(step), seconds=0)
+    with pytest.warns(MonitorWarning, match="layer 'hidden': it had 8 units and now has 10: begin a new monitor"):
+        monitor.add_layer(dataclasses.replace(HIDDEN, units=10))
+    monitor.observe(100_003, lambda: seen(3, units=10), seconds=0)
+    monitor.close()
+    run = history(tmp_path)
+    assert run.layer("hidden").steps.tolist() == [100_000, 100_002]
+    assert "now has 10" in run.records[-1].errors[0]
+
+
+def test_steps_may_be_called_otherwise_than_they_are_counted(tmp_path):
+    """What is due goes by the count, and so does a length that is told in numbers."""
+    monitor = Monitor(tmp_path, RUN, every=1, total_steps=64 * 100_000)
+    for step in range(400):
+        assert monitor.will_record(step) == (step < 200 or step == 324)
+        monitor.observe(step, lambda step=step: seen(step), number=64 * (step + 1), seconds=0)
+    monitor.close()
+    run = history(tmp_path)
+    assert run.layer("hidden").steps.tolist() == [64 * (step + 1) for step in (*range(200), 324, 399)]
+    assert [record.optimizer_steps for record in run.records[-3:]] == [1, 125, 75]
+    assert run.layer("hidden").window(0).from_start
 
 
 def test_a_few_examples_at_a_time_are_put_together(tmp_path):

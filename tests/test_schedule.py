@@ -109,6 +109,19 @@ def test_the_budget_is_kept_and_used(cost, step, noise):
         assert schedule.own_seconds / schedule.training_seconds >= 0.004  # not shy either
 
 
+@pytest.mark.parametrize("by", [8, 1000])
+def test_the_budget_is_kept_where_steps_are_numbered_by_more_than_one(by):
+    """Several are run together, or examples are counted: what lies between two numbers is not one step."""
+    run = Run(ObservationSchedule(), step_seconds=steady(0.01), cost=steady(0.004)).go(range(by - 1, 40_000 * by, by))
+    assert 0.008 < run.share_beyond_opening < 0.0105
+    known = ObservationSchedule(total_steps=5000 * by)
+    late = [
+        step for step in Run(known, step_seconds=steady(0.01), cost=steady(0.02)).go(range(0, 5000 * by, by)).observed
+    ]
+    assert 4000 * by < late[-1]
+    assert known.own_seconds <= OPENING_SECONDS + 0.0105 * known.training_seconds
+
+
 def test_the_budget_is_kept_where_now_and_then_much_is_done_at_once():
     costs = itertools.cycle([1e-4] * 7 + [1e-2])  # the waiting observations are fetched, and a record is made of them
     run = Run(ObservationSchedule(), step_seconds=steady(0.01), cost=lambda: next(costs)).go(range(100_000))

@@ -60,6 +60,15 @@ def check_options(log_dir: object, *, every: object, max_overhead: object, max_b
     check_whole("every", every, 1, none="to choose by cost")
     check_share("max_overhead", max_overhead)
     check_whole("max_bytes", max_bytes, 1)
+    check_on_alarm(on_alarm)
+
+
+def check_on_alarm(on_alarm: object) -> None:
+    """Check what is to be called when units enter an alarm state.
+
+    Raises:
+        InvalidArgumentError: It cannot be called.
+    """
     if on_alarm is not None and not callable(on_alarm):
         raise InvalidArgumentError(f"on_alarm must be a function of one argument, an Alarm, not {on_alarm!r}")
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from time import perf_counter
 from time import time as wall_clock
 from typing import Concatenate, ParamSpec, TypeVar
@@ -16,16 +14,15 @@ from typing import Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from deadunits_tb.capture.alarms import AlarmCallback, AlarmWatch
-from deadunits_tb.capture.arguments import check_log_dir, check_whole
+from deadunits_tb.capture.arguments import check_log_dir, check_on_alarm, check_whole
 from deadunits_tb.capture.certificates import Proofs, silent_units
-from deadunits_tb.capture.messages import MonitorWarning, one_line, say
+from deadunits_tb.capture.journal import RunJournal
+from deadunits_tb.capture.messages import MonitorWarning
 from deadunits_tb.capture.observation import Deferred
-from deadunits_tb.capture.packed import PackedStep, unpack_steps
-from deadunits_tb.capture.recorder import Recorder
+from deadunits_tb.capture.pending import PendingSteps
 from deadunits_tb.capture.run_layers import RunLayers
 from deadunits_tb.capture.run_window import RunWindow
 from deadunits_tb.capture.schedule import MOST_RECORDS, ObservationSchedule, RecordSchedule
-from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.record import NEVER, Int, LayerRecord
 from deadunits_tb.run_record import EVENT_UNITS, RunEvent, RunInfo, RunRecord, Skipped
 from deadunits_tb.units import LayerInfo, count_states
@@ -35,13 +32,6 @@ __all__ = ["LearningRate", "Monitor", "MonitorWarning"]
 LearningRate = Callable[[], float | None] | float | None
 P = ParamSpec("P")
 M = TypeVar("M", bound="Monitor")
-
-MOST_PENDING = 32
-"""Observations that may wait on the device; more are fetched although no record is due. Many are taken in at once for
-little more than one."""
-PENDING_NUMBERS = 1 << 21
-"""Fewer wait where they would be more numbers than this, of about 14 for each unit."""
-FEWEST_PENDING = 8
 
 
 def _guarded(method: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, P], None]:
@@ -104,8 +94,7 @@ class Monitor:
         check_whole("total_steps", total_steps, 0, none="if unknown")
         check_whole("initial_step", initial_step, 0)
         check_whole("dataset_examples", dataset_examples, 0)
-        if on_alarm is not None and not callable(on_alarm):
-            raise InvalidArgumentError(f"on_alarm must be a function of one argument, an Alarm, not {on_alarm!r}")
+        check_on_alarm(on_alarm)
         self._schedule = ObservationSchedule(
             every=every, max_overhead=max_overhead, initial_step=initial_step, total_steps=total_steps
         )
@@ -114,25 +103,21 @@ class Monitor:
         self._on_alarm = on_alarm
         self._alarms = AlarmWatch()
         self._layers = RunLayers(run.thresholds, dataset_examples)
-        self._skipped: dict[str, Skipped] = {}
-        self._errors: list[str] = []
-        self._events: list[RunEvent] = []
-        self._failures_said = 0
-        self._pending: list[tuple[int, Deferred]] = []
-        self._most_pending = MOST_PENDING
+        self._pending = PendingSteps()
         self._window = RunWindow()
-        self._last_step = self._record_step = NEVER
+        self._last_step = self._last_number = self._record_step = NEVER
+        self._from_start = False
+        self._total_steps = total_steps
         self._learning_rate: LearningRate = None
-        self._last_run_record: RunRecord | None = None
         self._closed = False
         self.proofs = Proofs()
         """Certificates that wait for the next record."""
         self._silent: dict[str, Int] | None = None
         self.stopped = False
         """True once the monitor has stepped aside: nothing more is observed."""
+        self._journal = RunJournal(log_dir, run, self._layers.infos, max_bytes=max_bytes)
         for info in run.layers:
             self.add_layer(info)
-        self._recorder = Recorder(log_dir, run, max_bytes=max_bytes)
         self._process = os.getpid()
         atexit.register(self.close)  # after the recorder's own, so that it runs before it
 
@@ -145,18 +130,31 @@ class Monitor:
         return self._records.due(step)
 
     def add_layer(self, info: LayerInfo) -> None:
-        """Make a layer known before its first observation, or correct what is said of it."""
+        """Make a layer known before its first observation, or correct what is said of it from now on."""
+        known = self._layers.infos.get(info.name)
+        if known is not None and known.units != info.units:
+            self._finish()
+            self.report(
+                f"layer {info.name!r}",
+                f"it had {known.units} units and now has {info.units}: begin a new monitor for the changed model",
+            )
+            return
+        if known is not None and known.activation_function != info.activation_function:
+            self._fetch_waiting()  # it is of the layer as it was
         self._layers.add_layer(info)
-        numbers = 14 * sum(known.units for known in self._layers.infos.values())
-        self._most_pending = max(FEWEST_PENDING, min(MOST_PENDING, PENDING_NUMBERS // max(1, numbers)))
-        self._skipped.pop(info.name, None)  # it was not called before
+        self._pending.make_room_for(sum(layer.units for layer in self._layers.infos.values()))
+        self._journal.no_longer_skipped(info.name)
 
     def skip(self, layer: str, reason: str) -> None:
         """Note, once, that a layer is not observed, and why in one sentence."""
-        self._skipped.setdefault(layer, Skipped(layer, reason))
+        self._journal.skip(layer, reason)
 
     def expect(self, total_steps: int | None) -> None:
-        """Learn, or correct, the step at which training is expected to end."""
+        """Learn, or correct, the step at which training is expected to end, as the steps are called in records."""
+        self._total_steps = total_steps
+        self._expect(total_steps)
+
+    def _expect(self, total_steps: int | None) -> None:
         self._schedule.expect(total_steps)
         self._records.expect(total_steps)
 
@@ -167,27 +165,40 @@ class Monitor:
 
     @_guarded
     def observe(
-        self, step: int, deferred: Deferred, *, learning_rate: LearningRate = None, seconds: float = 0.0
+        self,
+        step: int,
+        deferred: Deferred,
+        *,
+        number: int | None = None,
+        learning_rate: LearningRate = None,
+        seconds: float = 0.0,
     ) -> None:
         """Take in an observed step.
 
         Args:
             step: The observed step.
             deferred: Fetches what was seen; called when a record is due, or when several wait.
+            number: What the step is called in records, where that is not how it is counted.
             learning_rate: Of this step, or a function that gives it and is called when a record is made.
             seconds: The tap's own added work for this step.
         """
         began = perf_counter()
-        if step < self._last_step:
-            raise ValueError(f"steps ran backwards, from {self._last_step} to {step}: begin a new monitor")
-        self._last_step = step
+        called = step if number is None else number
+        if called < self._last_number:
+            raise ValueError(f"steps ran backwards, from {self._last_number} to {called}: begin a new monitor")
+        if self._last_step == NEVER:
+            self._from_start = step == self._initial_step <= 1  # counted from 0, or by a user's loop from 1
+        if called != step and self._total_steps is not None:  # what is told in numbers, counted
+            each = (called + 1 - self._initial_step) / (step + 1 - self._initial_step)
+            self._expect(step + round((self._total_steps - called) / each))
+        self._last_step, self._last_number = step, called
         self._learning_rate = learning_rate
-        self._pending.append((step, deferred))
+        self._pending.add(called, deferred)
         due, examples = self._records.due(step), 0
-        if due or len(self._pending) >= self._most_pending:
+        if due or self._pending.full:
             examples = self._fetch()
         if due and self._records.enough(self._window.examples):
-            self._record(step)
+            self._record()
         self._schedule.observed(step, examples=examples, seconds=seconds + perf_counter() - began)
 
     @_guarded
@@ -206,14 +217,12 @@ class Monitor:
         self._fetch()
         room = self._records.records < MOST_RECORDS - 1
         if self._window.examples and room and self._records.enough(self._window.examples):
-            self._record(self._last_step)
+            self._record()
         indices = np.unique(np.asarray(units, np.int64))
-        at = self._last_step if step is None else max(int(step), self._last_step)
+        at = self._last_number if step is None else max(int(step), self._last_number)
         self._layers.window(layer).revived(indices, at)
         named = tuple(indices[:EVENT_UNITS].tolist())
-        self._events.append(RunEvent(at, "revived", layer, len(indices), named, policy))
-        if self._last_run_record is not None:
-            self._write_again()
+        self._journal.happened(RunEvent(at, "revived", layer, len(indices), named, policy))
 
     def time(self, observed: bool, seconds: float) -> None:
         """Note the duration of a whole training step, the tap's own work in it included."""
@@ -224,18 +233,16 @@ class Monitor:
         if self.stopped:
             return
         self.stopped = True
-        self._pending.clear()
-        message = one_line(where, error)
-        self._errors.append(message)
-        say(f"deadunits_tb stopped monitoring and training goes on. {message}")
-        with contextlib.suppress(Exception):  # what failed may fail again
-            self._write_again()
+        self._pending.drop()
+        self._journal.failed(where, error, "deadunits_tb stopped monitoring and training goes on.")
+        step = max(self._last_number, self._initial_step)
+        nothing = RunRecord(step, wall_clock(), examples=0, observations=0, optimizer_steps=0, records_written=0)
+        self._journal.write_again(otherwise=nothing)
 
     def flush(self) -> None:
         """Fetch what waits, and wait until the records made so far are in the file."""
         self._fetch_waiting()
-        with contextlib.suppress(Exception):
-            self._recorder.flush()
+        self._journal.flush()
 
     def settle(self) -> None:
         """Make a record of what is left and wait until it is in the file; more may follow, as in a second ``fit``."""
@@ -253,21 +260,17 @@ class Monitor:
         atexit.unregister(self.close)
         self._finish()
         self.stopped = True
-        try:
-            self._recorder.close()
-        except Exception as error:
-            say(f"deadunits_tb could not finish its event file. {one_line('close', error)}")
-        self._say_failures()
+        self._journal.close()
 
     @property
     def errors(self) -> tuple[str, ...]:
         """What went wrong so far, in the monitor and in the file, each once."""
-        return (*self._errors, *self._recorder.failures)
+        return self._journal.errors
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         """Layers that are not observed, and why."""
-        return tuple(self._skipped.values())
+        return self._journal.skipped
 
     @property
     def infos(self) -> Mapping[str, LayerInfo]:
@@ -326,50 +329,34 @@ class Monitor:
     def _finish(self) -> None:
         self._fetch()
         if self._window.examples and self._records.enough(self._window.examples):
-            self._record(self._last_step)  # a handful of examples more would only make the last states flicker
+            self._record()  # a handful of examples more would only make the last states flicker
 
     def _fetch(self) -> int:
         """Take in what waits; returns its examples."""
-        waiting, self._pending = self._pending, []
-        packed: list[PackedStep] = []
-        for _, deferred in waiting:
-            if not isinstance(deferred, PackedStep):
-                break
-            packed.append(deferred)
-        together = unpack_steps(packed) if len(packed) > 1 else None
-        examples = 0
-        if together is not None:
-            self._layers.add_steps([step for step, _ in waiting[: len(packed)]], together)
-            examples += self._window.add_steps(len(packed), together)
-            waiting = waiting[len(packed) :]
-        for step, deferred in waiting:
-            observation = deferred()
-            self._layers.add(step, observation)
-            examples += self._window.add(observation)
-        return examples
+        return self._pending.take_in(self._layers, self._window)
 
-    def _record(self, step: int) -> None:
+    def _record(self) -> None:
+        """Make a record of what was observed since the last one, at the step observed last."""
         wall_time = wall_clock()
-        records = self._layers.close_windows(step=step, wall_time=wall_time, initial_step=self._initial_step)
+        records = self._layers.close_windows(step=self._last_number, wall_time=wall_time, from_start=self._from_start)
         records, self._silent = self.proofs.attach(records), None
-        self._records.recorded(step)
-        self._last_run_record = self._run_record(step, wall_time)
-        self._record_step = step
+        self._records.recorded(self._last_step)
+        run_record = self._run_record(wall_time)
+        self._record_step = self._last_step
         self._window = RunWindow()
-        self._recorder.write(self._last_run_record, records, self._layers.infos)
-        self._say_failures()
+        self._journal.write(run_record, records)
         self._raise_alarms(records)
 
-    def _run_record(self, step: int, wall_time: float) -> RunRecord:
+    def _run_record(self, wall_time: float) -> RunRecord:
         rate, schedule = self._learning_rate, self._schedule
         rate = rate() if callable(rate) else rate
         since = self._initial_step - 1 if self._record_step == NEVER else self._record_step
         return RunRecord(
-            step=step,
+            step=self._last_number,
             wall_time=wall_time,
             examples=self._window.examples,
             observations=self._window.observations,
-            optimizer_steps=step - since,
+            optimizer_steps=self._last_step - since,
             learning_rate=None if rate is None else float(rate),
             loss=self._window.loss,
             inputs=self._window.inputs,
@@ -378,33 +365,8 @@ class Monitor:
             opening_seconds=schedule.opening_seconds,
             interval=schedule.interval,
             records_written=self._records.records,
-            dropped=self._recorder.dropped,
-            statistics_interval=self._recorder.statistics_interval,
-            errors=self.errors,
-            skipped=self.skipped,
             counts=dict(self._layers.counts),
-            events=self._new_events(),
         )
-
-    def _new_events(self) -> tuple[RunEvent, ...]:
-        events, self._events = tuple(self._events), []
-        return events
-
-    def _write_again(self) -> None:
-        """Write the last run record with what happened since then: readers take the last of a step."""
-        last = self._last_run_record
-        if last is None:
-            step = max(self._last_step, self._initial_step)
-            last = RunRecord(step, wall_clock(), examples=0, observations=0, optimizer_steps=0, records_written=0)
-        last = replace(last, errors=self.errors, skipped=self.skipped, events=(*last.events, *self._new_events()))
-        self._last_run_record = last
-        self._recorder.write(last, (), self._layers.infos)
-
-    def _say_failures(self) -> None:
-        failures = self._recorder.failures
-        for failure in failures[self._failures_said :]:
-            say(f"deadunits_tb: {failure}")
-        self._failures_said = len(failures)
 
     def _raise_alarms(self, records: Sequence[LayerRecord]) -> None:
         if self._on_alarm is None:
@@ -414,6 +376,4 @@ class Monitor:
                 self._on_alarm(alarm)
         except Exception as error:  # the user's own code; what we do ourselves is not at fault and goes on
             self._on_alarm = None
-            message = one_line("on_alarm", error)
-            self._errors.append(message)
-            say(f"deadunits_tb will not call on_alarm again. {message}")
+            self._journal.failed("on_alarm", error, "deadunits_tb will not call on_alarm again.")

@@ -75,20 +75,19 @@ class RunLayers:
         for name, layer in observed.layers.items():
             self.window(name).add_steps(steps, layer, observed.weights.get(name))
 
-    def close_windows(self, *, step: int, wall_time: float, initial_step: int) -> list[LayerRecord]:
+    def close_windows(self, *, step: int, wall_time: float, from_start: bool) -> list[LayerRecord]:
         """Judge what was observed since the last record.
 
         Args:
             step: Of the records.
             wall_time: Seconds since the epoch.
-            initial_step: The first step of this process.
+            from_start: Whether the first step of the run's life was observed.
 
         Returns:
             A record of each layer that was observed.
         """
         seen = {name: window.statistics() for name, window in self._windows.items() if window.examples}
         moves = [move for move in map(largest_update, seen.values()) if not math.isnan(move)]
-        from_start = self._first_step == initial_step <= 1  # counted from 0, or by a user's loop from 1
         records = [
             self._windows[name].record(
                 statistics,

@@ -68,6 +68,8 @@ class ObservationSchedule:
         self._every = None if every is None else int(every)
         self._share = float(max_overhead)
         self._first = self._next = initial_step
+        self._last, self._ended = initial_step - 1, 0
+        self._pace = 1.0
         self._total_steps = total_steps
         self._examples = 0
         self._costs: deque[float] = deque(maxlen=4 * _SAMPLES)  # they vary more than steps do
@@ -103,6 +105,8 @@ class ObservationSchedule:
             seconds: The monitor's own work since the last call.
         """
         self._observations += 1
+        self._pace = max(1, step - self._last) / max(1, self._ended + (self._observations == 1))
+        self._last, self._ended = step, 0
         self._examples += examples
         self.own_seconds += seconds
         if self._opening or self._observations == 1:
@@ -118,7 +122,12 @@ class ObservationSchedule:
         self._next = step + self.interval
 
     def trained(self, *, observed: bool, seconds: float) -> None:
-        """Note the duration of a training step, the monitor's own work in it included."""
+        """Note the duration of what comes between two of :meth:`wants`, the monitor's own work in it included.
+
+        That is a training step, or several where they are run together or counted in another way: the schedule learns
+        from the numbers of observed steps by how much they rise each time.
+        """
+        self._ended += 1
         self.training_seconds += seconds
         (self._observed_steps if observed else self._plain_steps).append(seconds)
 
@@ -161,10 +170,10 @@ class ObservationSchedule:
     def _duration(self) -> float:
         """Of a step without the monitor; 0 if unknown."""
         if len(self._plain_steps) >= 3:
-            return median(self._plain_steps)
+            return median(self._plain_steps) / self._pace
         if not self._observed_steps or not self._costs:
             return 0.0
-        return max(0.0, median(self._observed_steps) - median(self._costs))
+        return max(0.0, median(self._observed_steps) - median(self._costs)) / self._pace
 
 
 class RecordSchedule:

@@ -51,7 +51,7 @@ class Target:
                 "units are chosen by the monitor's records: give the model instead to choose them"
             )
         tap.hand_over()
-        return cls(tap._model, optimizer or tap._optimizer, monitor, None, tap.step - 1)
+        return cls(tap._model, optimizer or tap._optimizer, monitor, None, tap.number - 1)
 
     def module(self, name: str) -> nn.Module | None:
         """Of that name, None if it is something else."""

@@ -79,6 +79,15 @@ def test_by_default_the_writer_chooses_when_to_observe(tmp_path: pathlib.Path) -
     assert len(observed) < 1500
 
 
+def test_steps_may_rise_by_more_than_one(tmp_path: pathlib.Path) -> None:
+    """As where a call runs ten of them: those are observed that come next."""
+    with DeadUnitsWriter(tmp_path, LAYERS, every=25) as writer:
+        for i in range(9, 100, 10):
+            statistics = writer.begin(i)
+            writer.write(i, None if statistics is None else filled(statistics, values(i)))
+    assert deadunits_tb.load(tmp_path)["."].layers["layer"].steps.tolist() == [9, 39, 69, 99]
+
+
 def test_statistics_of_ones_own_may_span_several_steps(tmp_path: pathlib.Path) -> None:
     with DeadUnitsWriter(tmp_path, LAYERS) as writer:
         for i in range(0, 20, 5):

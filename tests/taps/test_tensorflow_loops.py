@@ -112,6 +112,23 @@ def test_the_record_of_a_step_is_that_of_fit(mode, tmp_path):
     np.testing.assert_allclose(one.inputs.mean, other.inputs.mean, rtol=1e-5)
 
 
+def test_steps_may_be_numbered_otherwise_than_by_ones(tmp_path, caplog):
+    """As by the examples seen so far. From step 1000 on not each observation becomes a record: those that do looked."""
+    model, data, optimizer = made()
+    step, told = step_of(model, optimizer, "eager"), [1000]
+    with watch(model, tmp_path, optimizer, every=1, initial_step=1000) as monitor:
+        for x, y in batches(data) * 3:
+            told.append(told[-1] + len(x))
+            monitor.step(step(x, y), step=told[-1])
+            assert monitor.current_step == told[-1] + 1
+    run = run_in(tmp_path)
+    assert run.layers["dense"].steps.tolist() == told[1::2]
+    assert [record.optimizer_steps for record in run.records] == [1, 2, 2, 2, 2]
+    for name in ("update_ratio", "norm_in", "drift"):
+        assert np.isfinite(run.layers["dense"].statistic(name)).all(), name
+    assert not caplog.records
+
+
 def test_evaluation_is_not_counted(tmp_path):
     model, data, optimizer = made()
     step = step_of(model, optimizer, "eager")

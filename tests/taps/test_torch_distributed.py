@@ -69,6 +69,7 @@ def test_two_processes_record_what_one_would(mode: str, alone: pathlib.Path, tmp
         expected = one.layers[name]
         assert np.array_equal(layer.states, expected.states), name
         assert np.array_equal(layer.since, expected.since)
+        assert layer.steps.tolist() == [(64 if mode == "ddp" else 1) * step for step in range(6)]
         wanted = set(expected.statistics) - ({"norm_out"} if mode == "fsdp" else set())
         assert set(layer.statistics) == wanted, name
         for statistic in wanted:  # bfloat16 in the file, and sums in another order

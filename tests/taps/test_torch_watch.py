@@ -52,12 +52,13 @@ def steps_of(log_dir, layer="0"):
     ],
     ids=["once", "never", "twice", "with the number", "twice with the number", "at times"],
 )
-def test_steps_are_the_optimizers_however_often_one_says_so(told, tmp_path):
+def test_steps_are_the_optimizers_however_often_one_says_so(told, tmp_path, caplog):
     monitor, model, optimizer, x = dense(tmp_path)
     fitted(monitor, model, optimizer, x, 5, told)
     assert monitor.current_step == 5
     monitor.close()
     assert steps_of(tmp_path) == [0, 1, 2, 3, 4]
+    assert not caplog.records
 
 
 def test_step_before_the_optimizer_belongs_to_the_step_before(tmp_path):

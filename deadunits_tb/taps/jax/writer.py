@@ -92,7 +92,7 @@ class DeadUnitsWriter:
                 f"{jax.process_count()} processes train together: give every, such as every=50, "
                 "so that all observe the same steps"
             )
-        self._every, self._initial_step = every, initial_step
+        self._every, self._next = every, initial_step
         self._drift = None if params is None else WeightDrift(self._plan, params)
         self._known: dict[str, LayerInfo] = {}
         self._costs = StepCosts()
@@ -213,13 +213,13 @@ class DeadUnitsWriter:
         self.close()
 
     def _wants(self, step: int) -> bool:
-        if self._monitor is not None and self._every is None:
+        if self._monitor is not None and not self._several:
             return self._monitor.wants(step)
-        # Also where the monitor has stopped, if there are other processes: all must run the same step.
-        if self._monitor is not None and self._monitor.stopped and not self._several:
-            return False
+        # Also where the monitor has stopped: all processes must run the same step.
         assert self._every is not None
-        return (step - self._initial_step) % self._every == 0
+        wanted = step >= self._next
+        self._next = step + self._every if wanted else self._next
+        return wanted
 
     def _deliver(self, now: float | None) -> None:
         """Hand the observation before this step to the monitor: its duration is known now, and it may be ready."""

@@ -13,6 +13,7 @@ import keras
 
 from deadunits_tb.capture import packed
 from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.capture.numbering import StepNumbers
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.taps.costs import StepCosts
@@ -63,8 +64,9 @@ class UnitTap:
         self._looked: dict[str, WeightObservation] = {}
         self.ending = False
         """Whether what is fetched now is for the last record."""
+        self._numbers = StepNumbers(first_step)
         self.step = first_step
-        """Number of the next step."""
+        """The next step, as counted."""
 
     def _surveyed(self) -> Survey:
         """The layers of the model, whose weights exist.
@@ -101,6 +103,7 @@ class UnitTap:
         self._monitor.observe(
             step,
             (lambda: self._with_history(observed, packed_step())) if looked else packed_step,
+            number=self._numbers.take(step),
             learning_rate=packed_step.learning_rate,
             seconds=own,
         )

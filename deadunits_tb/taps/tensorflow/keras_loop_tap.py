@@ -84,7 +84,8 @@ class LoopTap(UnitTap):
         self._parts: list[Any] = []
         self._eager: Part | None = None
         self._traced_seconds = 0.0
-        self._suspended = self._said = False
+        self._suspended = False
+        self._said: set[str] = set()
         self._misses = 0
         self._began = perf_counter()
         strategy = model.distribute_strategy
@@ -93,6 +94,11 @@ class LoopTap(UnitTap):
         self._dead_fraction = math.nan
         self.observing = False
         """Whether the present step is observed."""
+
+    @property
+    def number(self) -> int:
+        """What the present step is called, as far as was told."""
+        return self._numbers.of(self.step)
 
     @property
     def dead_fraction(self) -> float:
@@ -117,8 +123,9 @@ class LoopTap(UnitTap):
             step: Its number, None to count.
         """
         seconds = perf_counter() - self._began
-        at = self.step if step is None else int(step)
-        self.step = at + 1
+        at, self.step = self.step, self.step + 1
+        if step is not None and (problem := self._numbers.tell(at, step)):
+            self._say_once("number", f"deadunits_tb: {problem}.")
         if not self.observing:
             self._costs.plain(seconds)
             self._monitor.time(False, seconds)
@@ -281,11 +288,11 @@ class LoopTap(UnitTap):
         if self._misses == _MOST_MISSES:
             self._monitor.report("watch", f"no training call of the model was seen in {_MOST_MISSES} steps")
         else:
-            self._say_once(_NOTHING_SEEN)
+            self._say_once("unseen", _NOTHING_SEEN)
 
-    def _say_once(self, message: str) -> None:
-        if not self._said:
-            self._said = True
+    def _say_once(self, what: str, message: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
             say(message)
 
     # Eager calls
@@ -320,6 +327,6 @@ class LoopTap(UnitTap):
             return False
         eager = tf.executing_eagerly()
         if not eager or tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            self._say_once(_NOT_WRAPPED)
+            self._say_once("unseen", _NOT_WRAPPED)
             return False
         return True

@@ -19,6 +19,7 @@ import torch
 from deadunits_tb.capture import packed
 from deadunits_tb.capture.messages import say
 from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.capture.numbering import StepNumbers
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
 from deadunits_tb.certificate import Certificates
 from deadunits_tb.taps.torch import private as torch_private
@@ -107,9 +108,9 @@ class UnitTap:
         self._said: set[str] = set()
         self._passed = self._ever_passed = False
         self._finished: Finished | None = None
-        self._handed_over = first_step - 1
+        self._numbers = StepNumbers(first_step)
         self.step = first_step
-        """Number of the current step."""
+        """The current step, as counted."""
         self.ending = False
         """Whether what is fetched now is for the last record."""
         self._new_step()
@@ -136,6 +137,11 @@ class UnitTap:
             self._sums.close()
         self.hand_over()
         self._reductions.release()
+
+    @property
+    def number(self) -> int:
+        """What the current step is called, as far as was told."""
+        return self._numbers.of(self.step)
 
     @property
     def _idle(self) -> bool:
@@ -334,8 +340,8 @@ class UnitTap:
             with self._clock, torch.no_grad():
                 if self._optimizer is None and self._passed:
                     self._end_own_step()
-                if step is not None:
-                    self._renumber(step)
+                if step is not None and (problem := self._numbers.tell(self.step - 1, step)):
+                    self._say_once("number", problem)
                 self.hand_over(loss)
         except Exception as error:
             self._fail(error)
@@ -361,7 +367,6 @@ class UnitTap:
         self._known.learn(self._survey, finished.sums.layers, self._weights.methods, in_order=not self._compiled.any)
         ready = Packed(finished.look.numbers | numbers, finished.look.fields | tensors, tuple(layer_calls), relu_like)
         finished.sums.close()
-        self._handed_over = finished.step
         if finished.proofs is not None and isinstance(self._monitor, Monitor):
             self._monitor.proofs.wait(finished.proofs)
         self._give(finished, ready)
@@ -378,6 +383,7 @@ class UnitTap:
         self._monitor.observe(
             finished.step,
             looked if finished.look.wanted else packed_step,
+            number=self._numbers.take(finished.step),
             learning_rate=packed_step.learning_rate,
             seconds=finished.own,
         )
@@ -413,7 +419,7 @@ class UnitTap:
                 if self._look.wanted and signature(self._model) != self._survey.signature:
                     self._survey = renamed(survey(self._model, self._chosen, self._outputs), self._survey)
                 if isinstance(self._monitor, Monitor):  # of several processes the first
-                    self._ranges.begin(self.step, self._monitor.silent_units, self._survey.watched)
+                    self._ranges.begin(self.number, self._monitor.silent_units, self._survey.watched)
         return self._decided
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
@@ -580,18 +586,6 @@ class UnitTap:
         if self._sums is not None:
             found |= {step.layer.name: step.layer for step in self._sums.layers.values()}
         return found
-
-    def _renumber(self, step: int) -> None:
-        if not isinstance(step, int) or isinstance(step, bool) or step <= self._handed_over:
-            self._say_once(
-                "number",
-                f"step() was told that this is step {step!r}, after step {self._handed_over}: the monitor goes on to "
-                "count by itself",
-            )
-            return
-        if self._finished is not None:
-            self._finished.step = step
-        self.step = step + 1
 
     def _scale(self, layer: str) -> float | None:
         if self._processes is not None:
