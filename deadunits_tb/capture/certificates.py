@@ -134,14 +134,14 @@ class Part:
 
     Attributes:
         moved: ``bool [k]``: whether it changed in the step.
-        decays: Whether the optimizer lets it decay.
+        decays: Whether the optimizer lets it decay; ``bool [k]`` where that is told by what each unit did.
         momentum: ``bool [k]``: whether the optimizer carries on from earlier steps.
         reach: How many times the change of this step the momentum can still add up to.
         bias: Whether it is added, and not multiplied with inputs.
     """
 
     moved: Flags
-    decays: bool
+    decays: bool | Flags
     momentum: Flags
     reach: float
     bias: bool
@@ -154,7 +154,7 @@ def movers(parts: Sequence[Part]) -> npt.NDArray[np.uint8]:
         other = Mover.BIAS if part.bias else Mover.WEIGHTS
         found |= np.where(part.moved & part.decays, np.uint8(Mover.WEIGHT_DECAY), np.uint8(0))
         found |= np.where(part.moved & part.momentum, np.uint8(Mover.MOMENTUM), np.uint8(0))
-        found |= np.where(part.moved & ~part.momentum & (not part.decays), np.uint8(other), np.uint8(0))
+        found |= np.where(part.moved & ~part.momentum & ~np.asarray(part.decays), np.uint8(other), np.uint8(0))
     return found
 
 
