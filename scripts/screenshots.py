@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page
 
 import stage
 from deadunits_tb import demo
@@ -39,10 +39,7 @@ def main(log_dir: pathlib.Path) -> None:
             for name, place in PLACES.items():
                 page = context.new_page()
                 page.goto(stage.link(url, **place))
-                frame = stage.tab_frame(page)
-                expect(frame.locator("h1").first).to_be_visible()
-                expect(frame.locator(".skeleton, .refreshing")).to_have_count(0)
-                page.wait_for_timeout(1000)  # the last tiles, and fonts
+                stage.settle(stage.tab_frame(page))
                 take(page, IMAGES / f"{name}-{theme}.png")
                 page.close()
             context.close()

@@ -14,7 +14,7 @@ from board import Application
 from deadunits_tb import DeadUnitsWriter
 from deadunits_tb.serving.routes import ROUTES
 
-SHARED = ("run", "layer", "thresholds", "order", "version")
+SHARED = ("run", "layer", "thresholds", "order", "like", "like_layer", "like_version", "version")
 KEYED_BY_DATA = {
     "thresholds", "writer_thresholds", "states", "totals", "strip", "counts", "statistics", "layer_median", "lines",
     "optimizer", "versions", "presets", "presets[]", "certainty",

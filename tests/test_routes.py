@@ -118,6 +118,34 @@ def test_orders_and_tiles(board: Application, layer: LayerHistory, order: str) -
     np.testing.assert_array_equal(from_bfloat16_bits(bits), layer.statistic("mean")[:, rows].T)
 
 
+def test_rows_in_the_order_of_another_layer(tmp_path: pathlib.Path) -> None:
+    """Of two runs side by side one lends its order, so that a row shows the same unit in both."""
+    rng = np.random.default_rng(0)
+    for name, dead in (("one", [5, 2]), ("two", [7])):
+        with DeadUnitsWriter(tmp_path / name) as writer:
+            for step in range(30):
+                values = np.maximum(rng.normal(size=(256, 8)), 0)
+                values[:, dead] = 0
+                writer.observe(step, "a" if name == "one" else "b", values)
+                writer.observe(step, "small", values[:, :3])
+    both = Application(tmp_path)
+    asked = {"run": "two", "layer": "b", "order": "death"}
+    lent = {**asked, "like": "one", "like_layer": "a"}
+    own = np.frombuffer(both.data("order", run="one", layer="a", order="death").body, "<u4")
+    rows = np.frombuffer(both.data("order", **lent).body, "<u4")
+    assert rows.tolist() == own.tolist() != np.frombuffer(both.data("order", **asked).body, "<u4").tolist()
+    assert [unit["unit"] for unit in both.data("units", **lent).json["units"]] == own.tolist()
+    tile = np.frombuffer(both.data("tile", **lent, what="states").body, np.uint8).reshape(8, 30)
+    assert np.flatnonzero(tile[:, -1] == UnitState.DEAD).tolist() == np.flatnonzero(own == 7).tolist()
+    versions = {entry["run"]: entry["version"] for entry in both.data("runs").json["runs"]}
+    kept = {**lent, "version": versions["two"]}
+    assert "no-cache" in both.data("order", **kept).headers["Cache-Control"], "the order may still change"
+    assert "max-age" in both.data("order", **kept, like_version=versions["one"]).headers["Cache-Control"]
+    refused = both.data("order", **{**lent, "like_layer": "small"})
+    assert refused.status == 400
+    assert "'b' has 8 units and 'small' of run 'one' 3" in refused.body.decode()
+
+
 def test_tiles_of_level_1(board: Application, layer: LayerHistory) -> None:
     body = board.data("tile", **LAYER, what="states", level=1).body
     worst, share = np.frombuffer(body, np.uint8).reshape(2, UNITS // 4, STEPS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.reading.comparison import StatesOf, comparison_json
 from deadunits_tb.reading.comparison import compare as compare_runs
@@ -19,7 +17,7 @@ def compare(histories: Histories, query: Query) -> Reply:
     other = query.text("other")
     if other == first.run:
         raise InvalidArgumentError(f"a run does not differ from itself: {other[:80]!r}")
-    of_other = dataclasses.replace(query, arguments={**query.arguments, "run": other})
+    of_other = query.replace(run=other)
     second = histories.run(of_other)
     thresholds = query.optional("thresholds") or ""
 

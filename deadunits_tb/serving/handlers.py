@@ -32,6 +32,7 @@ from deadunits_tb.record import Byte
 from deadunits_tb.serving.histories import Histories
 from deadunits_tb.serving.parameters import Query
 from deadunits_tb.serving.responses import Reply, array_reply, json_reply, significant
+from deadunits_tb.serving.subjects import rows_of, run_and_layer
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import STATISTIC_BY_NAME, Level, count_states
 
@@ -158,23 +159,22 @@ def tile(histories: Histories, query: Query) -> Reply:
     what = query.text("what")
     if what != STATES:
         _require_statistic(history, what)
-    order = query.choice("order", ORDERS, ORDERS[0])
     level = query.integer("level", 0, levels_of(history.units) - 1, 0)
     number = query.integer("tile", 0, tiles_of(history.units, level) - 1, 0)
-    rows = histories.order(query, run, history, order)
+    rows = rows_of(histories, query, run, history)
     if what == STATES:
         states = histories.judged(query, run, history).states
-        reply = array_reply(state_tile(lambda units: states[:, units], rows, level, number))
+        reply = array_reply(state_tile(lambda units: states[:, units], rows.units, level, number))
     else:
-        reply = array_reply(statistic_tile(lambda units: history.statistic(what, units), rows, level, number))
-    return _versioned(reply, run, query)
+        reply = array_reply(statistic_tile(lambda units: history.statistic(what, units), rows.units, level, number))
+    return _versioned(reply, run, immutable=rows.exact)
 
 
 def order(histories: Histories, query: Query) -> Reply:
     """``/order``."""
     run, history = run_and_layer(histories, query)
-    rows = histories.order(query, run, history, query.choice("order", ORDERS, ORDERS[0]))
-    return _versioned(array_reply(rows.astype(np.uint32)), run, query)
+    rows = rows_of(histories, query, run, history)
+    return _versioned(array_reply(rows.units.astype(np.uint32)), run, immutable=rows.exact)
 
 
 def distribution(histories: Histories, query: Query) -> Reply:
@@ -206,23 +206,13 @@ def distribution(histories: Histories, query: Query) -> Reply:
         )
 
     key = ("distribution", histories.key(query, run), history.info.name, statistic, bins)
-    return _versioned(histories.replies.get(key, answer), run, query)
+    reply = histories.replies.get(key, answer)
+    return _versioned(reply, run, immutable=query.optional("version") == run.version)
 
 
 def glossary(histories: Histories, query: Query) -> Reply:
     """``/glossary``."""
     return json_reply(words.glossary())
-
-
-def run_and_layer(histories: Histories, query: Query) -> tuple[RunHistory, LayerHistory]:
-    """The run and the layer that the request names.
-
-    Raises:
-        UnknownNameError: There is no such run or layer.
-    """
-    name = query.text("layer")
-    run = histories.run(query)
-    return run, run.layer(name)
 
 
 def _require_statistic(history: LayerHistory, name: str) -> None:
@@ -240,7 +230,6 @@ def _level(name: str, states: Byte, thresholds: Thresholds, findings: list[Findi
     return "warning" if worst == Level.WARNING else own
 
 
-def _versioned(reply: Reply, run: RunHistory, query: Query) -> Reply:
-    """A reply that may be kept for good if the client asked for the version that it gets."""
-    immutable = query.optional("version") == run.version
+def _versioned(reply: Reply, run: RunHistory, *, immutable: bool) -> Reply:
+    """A reply that says which version it shows, and may be kept for good if the client asked for that one."""
     return dataclasses.replace(reply, immutable=immutable, headers=(("Dead-Units-Version", run.version),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,10 @@ class Query:
     arguments: Mapping[str, str]
     context: Any = None
     experiment_id: str = ""
+
+    def replace(self, **arguments: str) -> Query:
+        """The same request with other values of some parameters."""
+        return dataclasses.replace(self, arguments={**self.arguments, **arguments})
 
     def text(self, name: str) -> str:
         """A parameter that must be there."""

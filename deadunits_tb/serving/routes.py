@@ -28,6 +28,8 @@ class Route:
     description: str
 
 
+LIKE = ("like", "like_layer", "like_version")
+"""Whose order rows have, where not the layer's own."""
 ROUTES = (
     Route("/runs", handlers.runs, (), "The runs that hold records of ours."),
     Route("/overview", handlers.overview, ("run", "thresholds"), "One run: headline, layers, findings, data quality."),
@@ -35,10 +37,10 @@ ROUTES = (
     Route(
         "/tile",
         handlers.tile,
-        ("run", "layer", "what", "order", "level", "tile", "thresholds", "version"),
+        ("run", "layer", "what", "order", *LIKE, "level", "tile", "thresholds", "version"),
         "256 rows of a heatmap by state or statistic.",
     ),
-    Route("/order", handlers.order, ("run", "layer", "order", "thresholds", "version"), "The unit in each row."),
+    Route("/order", handlers.order, ("run", "layer", "order", *LIKE, "thresholds", "version"), "The unit in each row."),
     Route(
         "/distribution",
         handlers.distribution,
@@ -49,7 +51,7 @@ ROUTES = (
     Route(
         "/units",
         unit_handlers.units,
-        ("run", "layer", "first", "last", "state", "order", "limit", "thresholds"),
+        ("run", "layer", "first", "last", "state", "order", *LIKE, "limit", "thresholds"),
         "The units in some rows, with their verdicts.",
     ),
     Route(

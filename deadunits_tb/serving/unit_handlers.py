@@ -11,15 +11,14 @@ import numpy as np
 
 from deadunits_tb.reading.history import LayerHistory, RunHistory
 from deadunits_tb.reading.lines import threshold_lines
-from deadunits_tb.reading.ordering import ORDERS
 from deadunits_tb.reading.transitions import unit_transitions
 from deadunits_tb.reading.unit_events import KINDS
 from deadunits_tb.reading.unit_verdicts import UnitVerdict, last_statistics, unit_verdicts
 from deadunits_tb.record import Float, Int
-from deadunits_tb.serving.handlers import run_and_layer
 from deadunits_tb.serving.histories import CARRIED_BYTES, Histories, Judged
 from deadunits_tb.serving.parameters import Query
 from deadunits_tb.serving.responses import Reply, csv_reply, json_reply, significant
+from deadunits_tb.serving.subjects import rows_of, run_and_layer
 from deadunits_tb.units import FLAGGED, STATISTICS
 
 LIMIT = (1, 10_000, 500)
@@ -88,14 +87,13 @@ def unit(histories: Histories, query: Query) -> Reply:
 def units(histories: Histories, query: Query) -> Reply:
     """``/units``."""
     run, layer = run_and_layer(histories, query)
-    order = query.choice("order", ORDERS, ORDERS[0])
     first = query.integer("first", 0, layer.units - 1, 0)
     last = query.integer("last", first, layer.units - 1, layer.units - 1)
     limit = query.integer("limit", *LIMIT)
     wanted = np.array(sorted(query.states()))
     judged = histories.judged(query, run, layer)
     rows = np.arange(first, last + 1)
-    members = histories.order(query, run, layer, order)[first : last + 1]
+    members = rows_of(histories, query, run, layer).units[first : last + 1]
     matching = np.isin(judged.states[-1][members], wanted)
     shown, places = members[matching][:limit], rows[matching][:limit]
     listed = [

@@ -1,5 +1,5 @@
 /** The tab: bar, view, and what opens beside it. */
-import { useSignalEffect } from "@preact/signals";
+import { effect, useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { Bar } from "./bar/bar";
 import { ThresholdsPanel } from "./bar/thresholds_panel";
@@ -22,11 +22,11 @@ export function App({ store }: { readonly store: Store }) {
   useSignalEffect(() => paintRoot(store));
   useEffect(() => (root.current ? listenForShortcuts(root.current) : undefined), []);
   useEffect(() => (root.current ? watchVisibility(root.current, store) : undefined), [store]);
+  useEffect(() => (root.current ? tellWhenSettled(root.current, store) : undefined), [store]);
   return (
     <StoreContext.Provider value={store}>
       <div ref={root} class="app" data-theme={theme}>
         <Content store={store} />
-        <Ready store={store} />
       </div>
     </StoreContext.Provider>
   );
@@ -62,14 +62,6 @@ function Content({ store }: { readonly store: Store }) {
   );
 }
 
-/** Tells scripts that take pictures that everything asked for is here. */
-function Ready({ store }: { readonly store: Store }) {
-  const { runs, glossary, overview, comparison, layer, events, distribution, order, unit } = store;
-  const all = [runs, glossary, overview, comparison, layer, events, distribution, order, unit];
-  const waiting = runs.state.value.value === null || all.some(({ state }) => state.value.loading);
-  return waiting ? null : <i hidden data-testid="ready" />;
-}
-
 /** State colours as custom properties, and the theme on the page itself. */
 function paintRoot(store: Store): void {
   const theme = store.host.theme.value;
@@ -98,5 +90,25 @@ function watchVisibility(element: HTMLElement, store: Store): () => void {
     observer.disconnect();
     window.removeEventListener("resize", update);
     document.removeEventListener("visibilitychange", update);
+  };
+}
+
+/** What has arrived is rendered, measured and drawn in one frame each, before anything can follow from it. */
+const QUIET_FRAMES = 6;
+
+/** `data-settled` is there while nothing is under way: what tests and pictures wait for. */
+function tellWhenSettled(element: HTMLElement, store: Store): () => void {
+  let frame = 0;
+  const wait = (frames: number): void => {
+    frame = requestAnimationFrame(() => (frames > 0 ? wait(frames - 1) : element.setAttribute("data-settled", "")));
+  };
+  const stop = effect(() => {
+    cancelAnimationFrame(frame);
+    element.removeAttribute("data-settled");
+    if (store.api.activity.quiet) wait(QUIET_FRAMES);
+  });
+  return () => {
+    stop();
+    cancelAnimationFrame(frame);
   };
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { LayerComparison } from "../src/api/types";
+import type { LayerComparison } from "../src/api/comparison";
 import { shareDomain } from "../src/charts/line_domain";
-import { chanceText, sampled, worstDifferenceFirst } from "../src/compare/numbers";
+import { chanceText, sampled, worstDifferenceFirst } from "../src/domain/comparison";
 
 describe("a comparison", () => {
   it("shows what chance does not explain first, and what cannot be told last", () => {

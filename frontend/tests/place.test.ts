@@ -5,6 +5,7 @@ import { fromLink, isJourney, type Place, START, samePlace, toLink } from "../sr
 const elsewhere: Place = {
   run: "mlp/a b",
   versus: "other run",
+  pair: "block/dense_2",
   layer: "block/dense_1",
   unit: 12,
   what: "statistic",

@@ -31,6 +31,7 @@ class MemoryHost implements Host {
 let asked: string[];
 let version: string;
 let broken: boolean;
+let units: Record<string, number>;
 let host: MemoryHost;
 
 const answers = (route: string, query: URLSearchParams): object => {
@@ -53,9 +54,17 @@ const answers = (route: string, query: URLSearchParams): object => {
         version,
         steps: [0, 1],
         records: 2,
-        units: 3,
+        units: units[query.get("run") ?? ""] ?? 3,
         statistics: ["mean"],
       };
+    case "compare": {
+      const [first, second] = [query.get("run"), query.get("other")];
+      const layers = [
+        { layer: "dense", other: "dense", chance: 0.4 },
+        { layer: "dense_1", other: "hidden", chance: 0.01 },
+      ];
+      return { first, second, layers, only_first: ["alone"], only_second: [] };
+    }
     default:
       return {};
   }
@@ -67,6 +76,7 @@ function open(link: Link = {}): Store {
     asked.push(address);
     if (broken) return new Response("the log directory is gone", { status: 400 });
     const [route = "", text = ""] = address.split("?");
+    if (route === "order") return new Response(new Uint32Array([2, 0, 1]));
     return new Response(JSON.stringify(answers(route, new URLSearchParams(text))));
   }) as typeof fetch);
   return createStore(api, host);
@@ -76,6 +86,7 @@ beforeEach(() => {
   asked = [];
   version = "1";
   broken = false;
+  units = {};
 });
 
 describe("store", () => {
@@ -97,6 +108,44 @@ describe("store", () => {
     await settled();
     expect(asked.filter((url) => url.startsWith("compare"))).toEqual([]);
     expect(same.versus.value).toBeNull();
+  });
+
+  it("shows the layer that differs most in both runs, and the one that was chosen", async () => {
+    const store = open({ run: "a", versus: "b" });
+    await settled();
+    expect(store.pair.scopes.map(({ layer }) => layer.state.value.value?.layer)).toEqual(["dense_1", "hidden"]);
+    asked = [];
+    store.go({ pair: "dense", order: "death" });
+    await settled();
+    expect(asked.filter((url) => url.startsWith("layer"))).toEqual([
+      "layer?run=a&layer=dense",
+      "layer?run=b&layer=dense",
+    ]);
+    // The second has the rows of the first, so that units stand below themselves.
+    expect(asked.filter((url) => url.startsWith("order"))).toEqual([
+      "order?run=a&layer=dense&order=death&version=1",
+      "order?run=b&layer=dense&order=death&like=a&like_layer=dense&like_version=1&version=1",
+    ]);
+    store.go({ pair: "alone" });
+    await settled();
+    expect(store.pair.scopes.map(({ layer }) => layer.state.value.value?.layer)).toEqual(["alone", undefined]);
+    store.go({ layer: "dense" });
+    expect(store.pair.chosen.value).toBeNull();
+  });
+
+  it("lends no order where the layers have not as many units", async () => {
+    units = { b: 5 };
+    const store = open({ run: "a", versus: "b", order: "death" });
+    await settled();
+    expect(store.pair.scopes[1].like.value).toBeNull();
+    expect(asked).toContain("order?run=b&layer=hidden&order=death&version=1");
+  });
+
+  it("knows when nothing is under way", async () => {
+    const store = open();
+    expect(store.api.activity.quiet).toBe(false);
+    await settled();
+    expect(store.api.activity.quiet).toBe(true);
   });
 
   it("asks again only when the run has grown, and keeps what is shown meanwhile", async () => {
@@ -170,6 +219,7 @@ describe("store", () => {
       value: { run: "a" },
     });
     broken = false;
+    units = {};
     store.overview.retry();
     await settled();
     expect(store.overview.state.value.error).toBeNull();

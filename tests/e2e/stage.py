@@ -81,3 +81,9 @@ def tab_frame(page: Page) -> Frame:
             return frame
         page.wait_for_timeout(20)
     raise RuntimeError("TensorBoard did not open the tab's frame")
+
+
+def settle(frame: Frame) -> None:
+    """Wait until the tab has shown all there is to show: nothing is asked for, nothing waits to be drawn."""
+    frame.wait_for_selector(".app[data-settled]", state="attached")
+    frame.evaluate("() => document.fonts.ready.then(() => null)")

@@ -1,8 +1,9 @@
 /** The only module that knows URLs. Routes are relative to the page's base, so path prefixes and experiments work. */
+import { Activity } from "./activity";
+import type { Comparison } from "./comparison";
 import { RequestQueue } from "./queue";
-import { failure, map, type Result, success } from "./result";
+import { failure, type Result, success } from "./result";
 import type {
-  Comparison,
   Distribution,
   EventsAnswer,
   Glossary,
@@ -23,23 +24,33 @@ export interface LayerQuery {
   readonly thresholds: ThresholdValues;
 }
 
-export interface TileQuery extends LayerQuery {
-  readonly what: string;
+/** The layer of another run whose order rows have, and in which version. */
+export interface Like {
+  readonly run: string;
+  readonly layer: string;
+  readonly version: string;
+}
+
+interface OrderQuery extends LayerQuery {
   readonly order: Order;
+  readonly like: Like | null;
+}
+
+export interface TileQuery extends OrderQuery {
+  readonly what: string;
   readonly level: number;
   readonly tile: number;
   readonly version: string;
 }
 
-export interface UnitsQuery extends LayerQuery {
+export interface UnitsQuery extends OrderQuery {
   readonly first?: number;
   readonly last?: number;
-  readonly state?: string;
-  readonly order?: Order;
-  readonly limit?: number;
+  readonly limit: number;
 }
 
 export class Api {
+  readonly activity = new Activity();
   readonly #queue = new RequestQueue(6);
   readonly #fetch: typeof fetch;
 
@@ -68,8 +79,8 @@ export class Api {
   }
 
   units(query: UnitsQuery, signal: AbortSignal): Promise<Result<UnitsAnswer>> {
-    const { first, last, state, order, limit } = query;
-    return this.#json("units", { ...of(query), first, last, state, order, limit }, signal);
+    const { first, last, limit } = query;
+    return this.#json("units", { ...of(query), ...orderOf(query), first, last, limit }, signal);
   }
 
   events(query: LayerQuery, signal: AbortSignal): Promise<Result<EventsAnswer>> {
@@ -87,17 +98,19 @@ export class Api {
     return this.#json("distribution", query, signal);
   }
 
-  async order(
-    query: LayerQuery & { order: Order; version: string },
-    signal: AbortSignal,
-  ): Promise<Result<Uint32Array>> {
-    const parameters = { ...of(query), order: query.order, version: query.version };
-    return map(await this.#bytes("order", parameters, signal), (bytes) => new Uint32Array(bytes));
+  order(query: OrderQuery & { version: string }, signal: AbortSignal): Promise<Result<Uint32Array>> {
+    const parameters = { ...of(query), ...orderOf(query), version: query.version };
+    return this.#bytes("order", parameters, signal, (bytes) => new Uint32Array(bytes));
   }
 
   tile(query: TileQuery, signal: AbortSignal): Promise<Result<ArrayBuffer>> {
-    const { what, order, level, tile, version } = query;
-    return this.#bytes("tile", { ...of(query), what, order, level, tile, version }, signal);
+    const { what, level, tile, version } = query;
+    return this.#bytes(
+      "tile",
+      { ...of(query), what, ...orderOf(query), level, tile, version },
+      signal,
+      (bytes) => bytes,
+    );
   }
 
   /** Address of a download: a whole run, or one layer of it. */
@@ -105,23 +118,37 @@ export class Api {
     return address("export", { run, layer, thresholds: thresholdText(thresholds) });
   }
 
-  async #json<T>(route: string, parameters: Parameters, signal: AbortSignal): Promise<Result<T>> {
-    const answer = await this.#ask(route, parameters, signal, true);
-    if (!answer.ok) return answer;
-    try {
-      return success((await answer.value.json()) as T);
-    } catch {
-      return signal.aborted ? superseded() : failure("broken", `The answer to "${route}" could not be read.`);
-    }
+  #json<T>(route: string, parameters: Parameters, signal: AbortSignal): Promise<Result<T>> {
+    const misread = `The answer to "${route}" could not be read.`;
+    return this.#read(route, parameters, signal, true, async (answer) => (await answer.json()) as T, misread);
   }
 
-  async #bytes(route: string, parameters: Parameters, signal: AbortSignal): Promise<Result<ArrayBuffer>> {
-    const answer = await this.#ask(route, parameters, signal, false);
-    if (!answer.ok) return answer;
+  #bytes<T>(
+    route: string,
+    parameters: Parameters,
+    signal: AbortSignal,
+    as: (bytes: ArrayBuffer) => T,
+  ): Promise<Result<T>> {
+    const misread = `The answer to "${route}" ended early.`;
+    return this.#read(route, parameters, signal, false, async (answer) => as(await answer.arrayBuffer()), misread);
+  }
+
+  async #read<T>(
+    route: string,
+    parameters: Parameters,
+    signal: AbortSignal,
+    urgent: boolean,
+    body: (answer: Response) => Promise<T>,
+    misread: string,
+  ): Promise<Result<T>> {
+    const over = this.activity.begin();
     try {
-      return success(await answer.value.arrayBuffer());
+      const answer = await this.#ask(route, parameters, signal, urgent);
+      return answer.ok ? success(await body(answer.value)) : answer;
     } catch {
-      return signal.aborted ? superseded() : failure("broken", `The answer to "${route}" ended early.`);
+      return signal.aborted ? superseded() : failure("broken", misread);
+    } finally {
+      over();
     }
   }
 
@@ -146,6 +173,10 @@ function of({ run, layer, thresholds }: LayerQuery): Parameters {
   return { run, layer, thresholds: thresholdText(thresholds) };
 }
 
+function orderOf({ order, like }: OrderQuery): Parameters {
+  return { order, like: like?.run, like_layer: like?.layer, like_version: like?.version };
+}
+
 function address(route: string, parameters: Parameters): string {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
@@ -161,6 +192,11 @@ export function thresholdText(thresholds: ThresholdValues): string {
     .sort()
     .map((name) => `${name}:${thresholds[name]}`)
     .join(",");
+}
+
+/** Names whose order it is. */
+export function likeText(like: Like | null): string {
+  return like === null ? "" : [like.run, like.layer, like.version].join("\n");
 }
 
 /** The server's one sentence; something honest where a proxy answered with a page instead. */

@@ -1,5 +1,6 @@
 /** The bar that stays: where the reader is, what part of the run is shown, and by which measure. */
 import { useSignalEffect } from "@preact/signals";
+import { showPair } from "../compare/paired_heatmaps";
 import { count, counted } from "../domain/format";
 import { useStore } from "../state/context";
 import { Chooser } from "../ui/chooser";
@@ -12,7 +13,7 @@ import { VerdictNote } from "./verdict_note";
 export function Bar() {
   const store = useStore();
   const { ref, size } = useSize<HTMLElement>();
-  const comparing = store.place.value.layer === null && store.versus.value !== null; // counts and steps of one run say nothing of two
+  const comparing = store.place.value.layer === null && store.versus.value !== null; // the steps of one run are not those of two
   useSignalEffect(() => {
     // What sticks below the bar must know where it ends; narrow windows wrap it.
     document.documentElement.style.setProperty("--bar-height", `${size.value.height + 1}px`);
@@ -39,7 +40,7 @@ export function Bar() {
         </button>
       </div>
       <div class="bar-row legend-row">
-        {!comparing && <Legend />}
+        <Legend />
         <span class="spacer" />
         <VerdictNote />
       </div>
@@ -102,17 +103,30 @@ const ALL = "\n";
 function LayerChooser() {
   const store = useStore();
   const layers = store.overview.state.value.value?.layers ?? [];
+  const { layer: open } = store.place.value;
+  const pair = open === null ? store.pair.chosen.value : null;
   const choices = layers.map(({ layer, units, level }) => ({
     value: layer,
     text: layer,
     note: counted(units, "unit"),
     mark: level,
   }));
+  if (pair !== null) {
+    return (
+      <Chooser
+        label="Layer"
+        shortcut="/"
+        current={pair.first ?? pair.second ?? ""}
+        choices={choices}
+        onChoose={(layer) => showPair(store, layer)}
+      />
+    );
+  }
   return (
     <Chooser
       label="Layer"
       shortcut="/"
-      current={store.place.value.layer ?? "All layers"}
+      current={open ?? "All layers"}
       choices={[{ value: ALL, text: "All layers", note: "overview" }, ...choices]}
       onChoose={(layer) => store.go({ layer: layer === ALL ? null : layer, unit: null, rows: null })}
     />

@@ -27,7 +27,7 @@ export function Legend() {
         >
           <Swatch state={label} />
           <span>{label}</span>
-          <b>{count(now[label] ?? 0)}</b>
+          <b>{now.map((counts) => count(counts[label] ?? 0)).join(" | ")}</b>
         </button>
       ))}
       {hidden.length > 0 && (
@@ -39,18 +39,26 @@ export function Legend() {
   );
 }
 
-/** Present counts, and the states that occur at any step, of the open layer or the whole run. */
-function countsOnScreen(store: ReturnType<typeof useStore>): { now: StateCounts; ever: ReadonlySet<StateLabel> } {
+interface OnScreen {
+  /** Present counts: of the run or the layer, or of the layer in each of two runs. */
+  readonly now: readonly StateCounts[];
+  /** States that occur at any step. */
+  readonly ever: ReadonlySet<StateLabel>;
+}
+
+function countsOnScreen(store: ReturnType<typeof useStore>): OnScreen {
   const ever = new Set<StateLabel>(["active"]);
   const add = (series: Readonly<Partial<Record<StateLabel, readonly number[]>>>): void => {
     for (const label of WORST_FIRST) if (series[label]?.some((units) => units > 0)) ever.add(label);
   };
-  if (store.place.value.layer !== null) {
-    const layer = store.layer.state.value.value;
-    if (layer) add(layer.counts);
-    return { now: layer?.states ?? {}, ever };
+  const comparing = store.place.value.layer === null && store.versus.value !== null;
+  if (comparing || store.place.value.layer !== null) {
+    const scopes = comparing ? store.pair.scopes : [store];
+    const layers = scopes.flatMap(({ layer }) => layer.state.value.value ?? []);
+    for (const { counts } of layers) add(counts);
+    return { now: layers.map(({ states }) => states), ever };
   }
   const overview = store.overview.state.value.value;
   for (const { strip } of overview?.layers ?? []) add(strip);
-  return { now: overview?.totals ?? {}, ever };
+  return { now: [overview?.totals ?? {}], ever };
 }

@@ -1,11 +1,11 @@
 /** Which steps are on screen: a brush over the run's flagged units, and two numbers. */
 import { useComputed } from "@preact/signals";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { drawStack, roundTop, type StateSeries } from "../charts/stack";
 import { isFlagged, WORST_FIRST } from "../domain/states";
 import { type Range, StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
-import { fitCanvas, useFrame } from "../ui/frame";
+import { type Draw, Drawing } from "../ui/drawing";
 import { Icon } from "../ui/icons";
 import { useSize } from "../ui/size";
 
@@ -86,7 +86,7 @@ export function StepRange() {
         onPointerCancel={() => setDrag(null)}
         onDblClick={() => store.go({ steps: null })}
       >
-        <Backdrop scale={scale.value} size={size} />
+        <Backdrop scale={scale.value} />
         <div class="brush-outside" style={{ left: 0, width: share(shown.start) }} />
         <div class="brush-outside" style={{ right: 0, left: share(shown.stop) }} />
         {handle("start")}
@@ -140,29 +140,16 @@ function StepInput({ label, value, onChange }: InputProps) {
 }
 
 /** Flagged units of the whole run, faintly. */
-function Backdrop({ scale, size }: { readonly scale: StepScale; readonly size: ReturnType<typeof useSize>["size"] }) {
+function Backdrop({ scale }: { readonly scale: StepScale }) {
   const store = useStore();
-  const canvas = useRef<HTMLCanvasElement>(null);
-  const [series, setSeries] = useState<StateSeries>({});
   const overview = store.overview.state.value.value;
-  useEffect(() => {
-    if (overview) setSeries(runSeries(overview.layers.map(({ strip }) => strip)));
-  }, [overview]);
-  useFrame(() => {
-    const [{ width, height }, theme, hidden] = [size.value, store.host.theme.value, store.hidden.value];
-    const element = canvas.current;
-    if (!element || width === 0 || height === 0) return null;
-    return () => {
-      const ratio = fitCanvas(element, width, height);
-      const context = element.getContext("2d");
-      if (!context) return;
-      context.setTransform(ratio, 0, 0, ratio, 0, 0);
-      context.clearRect(0, 0, width, height);
-      const top = roundTop(Math.max(LEAST_TOP, mostFlagged(series, scale.records)));
-      drawStack(context, { series, range: scale.full, records: scale.records, width, height, theme, hidden, top });
-    };
-  }, [series, scale]);
-  return <canvas ref={canvas} />;
+  const series = useMemo(() => runSeries(overview?.layers.map(({ strip }) => strip) ?? []), [overview]);
+  const read = (): Draw => {
+    const [theme, hidden, { records }] = [store.host.theme.value, store.hidden.value, scale];
+    const top = roundTop(Math.max(LEAST_TOP, mostFlagged(series, records)));
+    return (context, size) => drawStack(context, { series, range: scale.full, records, ...size, theme, hidden, top });
+  };
+  return <Drawing read={read} inputs={[series, scale]} />;
 }
 
 /** All layers' strips, added up. */

@@ -1,16 +1,16 @@
 /** The distribution of one statistic across the layer's units over steps. */
 import { useComputed, useSignal } from "@preact/signals";
-import { useMemo, useRef } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import type { Distribution } from "../api/types";
 import { count, number } from "../domain/format";
 import { LINE_COLORS } from "../domain/palette";
 import type { HeatmapModel } from "../heatmap/model";
+import { SharedAxis } from "../heatmap/shared_axis";
 import { useStore } from "../state/context";
 import { DataTable } from "../ui/data_table";
-import { fitCanvas, useFrame } from "../ui/frame";
+import { type Draw, Drawing } from "../ui/drawing";
 import { Failure, Skeleton } from "../ui/notices";
 import { Panel } from "../ui/panel";
-import { useSize } from "../ui/size";
 import {
   bandsOf,
   columnsOf,
@@ -65,6 +65,7 @@ export function DistributionChart({ model }: { readonly model: HeatmapModel }) {
       >
         <Picture data={data} model={model} />
       </PlotRow>
+      <SharedAxis model={model} />
       <Readout data={data} model={model} pointed={pointed.value} />
     </Panel>
   );
@@ -90,22 +91,13 @@ function Legend() {
 
 function Picture({ data, model }: { readonly data: Distribution; readonly model: HeatmapModel }) {
   const store = useStore();
-  const { ref, size } = useSize<HTMLDivElement>();
-  const canvas = useRef<HTMLCanvasElement>(null);
   const steps = model.steps.value;
   const columns = useMemo(() => columnsOf(data, steps), [data, steps]);
   const [units, theme] = [model.extent.value.rows, store.host.theme.value];
   const picture = useMemo(() => paintDistribution(data, units, theme), [data, units, theme]);
-  useFrame(() => {
-    const [{ width, height }, { left, right }] = [size.value, model.view.value];
-    const element = canvas.current;
-    if (!element || width === 0 || height === 0 || !store.awake.value) return null;
-    return () => {
-      const ratio = fitCanvas(element, width, height);
-      const context = element.getContext("2d");
-      if (!context) return;
-      context.setTransform(ratio, 0, 0, ratio, 0, 0);
-      context.clearRect(0, 0, width, height);
+  const read = (): Draw => {
+    const { left, right } = model.view.value;
+    return (context, { width, height }) => {
       const drawing = { data, picture, columns, range: { start: left, stop: right }, width, height };
       drawDistribution(context, drawing);
       context.strokeStyle = LINE_COLORS[theme].quantile;
@@ -117,12 +109,8 @@ function Picture({ data, model }: { readonly data: Distribution; readonly model:
       context.lineWidth = 2;
       drawQuantile(context, drawing, data.quantiles.p50);
     };
-  }, [data, columns, picture, theme, model]);
-  return (
-    <div ref={ref} class="fill">
-      <canvas ref={canvas} />
-    </div>
-  );
+  };
+  return <Drawing read={read} inputs={[data, columns, picture, theme, model]} />;
 }
 
 interface ReadoutProps {

@@ -1,6 +1,4 @@
 /** When units of the layer died and came back, on the heatmap's axis: deaths below the line, returns above it. */
-import { useComputed } from "@preact/signals";
-import { useRef } from "preact/hooks";
 import type { EventsAnswer } from "../api/types";
 import { barsOf, EVENT_KINDS, type EventKind, kindAt, totalsText } from "../domain/events";
 import { count } from "../domain/format";
@@ -8,10 +6,9 @@ import { LINE_COLORS } from "../domain/palette";
 import type { HeatmapModel } from "../heatmap/model";
 import { useStore } from "../state/context";
 import { DataTable } from "../ui/data_table";
+import { type Draw, Drawing } from "../ui/drawing";
 import { EventName, EventSign } from "../ui/event_sign";
-import { fitCanvas, useFrame } from "../ui/frame";
 import { Panel } from "../ui/panel";
-import { useSize } from "../ui/size";
 import { PlotRow } from "./plot_row";
 
 const HEIGHT = 66;
@@ -69,21 +66,11 @@ function Counts({ events, model }: { readonly events: EventsAnswer; readonly mod
 
 function Bars({ events, model }: { readonly events: EventsAnswer; readonly model: HeatmapModel }) {
   const store = useStore();
-  const { ref, size } = useSize<HTMLDivElement>();
-  const canvas = useRef<HTMLCanvasElement>(null);
-  const range = useComputed(() => ({ start: model.view.value.left, stop: model.view.value.right }));
-  useFrame(() => {
-    const [{ width, height }, shown, scale] = [size.value, range.value, model.steps.value];
+  const read = (): Draw => {
+    const [{ left, right }, scale] = [model.view.value, model.steps.value];
     const colors = LINE_COLORS[store.host.theme.value];
-    const element = canvas.current;
-    if (!element || width === 0 || height === 0 || !store.awake.value) return null;
-    return () => {
-      const ratio = fitCanvas(element, width, height);
-      const context = element.getContext("2d");
-      if (!context) return;
-      context.setTransform(ratio, 0, 0, ratio, 0, 0);
-      context.clearRect(0, 0, width, height);
-      const bars = barsOf(events, scale, shown, width);
+    return (context, { width, height }) => {
+      const bars = barsOf(events, scale, { start: left, stop: right }, width);
       const most = Math.max(1, ...bars.map(({ deaths, returns }) => Math.max(deaths, returns)));
       const middle = height / 2;
       // Roots: a single death must stay readable beside a hundred.
@@ -97,12 +84,8 @@ function Bars({ events, model }: { readonly events: EventsAnswer; readonly model
         context.fillRect(left, middle - lengthOf(returns), wide, lengthOf(returns));
       }
     };
-  }, [events, model]);
-  return (
-    <div ref={ref} class="fill">
-      <canvas ref={canvas} />
-    </div>
-  );
+  };
+  return <Drawing read={read} inputs={[events, model]} />;
 }
 
 function EventTable({ events, layer }: { readonly events: EventsAnswer; readonly layer: string }) {

@@ -1,12 +1,12 @@
 /** Lines over records: loss, learning rate, and a unit's statistics. */
 import { type ReadonlySignal, useComputed } from "@preact/signals";
-import { useMemo, useRef } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import type { Series } from "../api/types";
 import { number, percent } from "../domain/format";
 import { LINE_COLORS, type LineColor } from "../domain/palette";
 import type { Range, StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
-import { fitCanvas, useFrame } from "../ui/frame";
+import { type Draw, Drawing } from "../ui/drawing";
 import { useSize } from "../ui/size";
 import { CursorLine } from "./cursor";
 import { type Domain, domainOf, onDomain, placeOn, shareDomain } from "./line_domain";
@@ -42,7 +42,6 @@ const NO_LEVELS: readonly Level[] = [];
 export function Lines({ lines, levels = NO_LEVELS, scale, range, height, label, share = false }: Props) {
   const store = useStore();
   const { ref, size } = useSize<HTMLDivElement>();
-  const canvas = useRef<HTMLCanvasElement>(null);
   const domain = useMemo(
     () =>
       share
@@ -50,21 +49,14 @@ export function Lines({ lines, levels = NO_LEVELS, scale, range, height, label, 
         : domainOf([...lines.map(({ values }) => values), levels.map(({ value }) => value)]),
     [lines, levels, share],
   );
-  useFrame(() => {
-    const [{ width }, shown, colors] = [size.value, range.value, LINE_COLORS[store.host.theme.value]];
-    const element = canvas.current;
-    if (!element || width === 0 || !store.awake.value) return null;
-    return () => {
-      const ratio = fitCanvas(element, width, height);
-      const context = element.getContext("2d");
-      if (!context) return;
-      context.setTransform(ratio, 0, 0, ratio, 0, 0);
-      context.clearRect(0, 0, width, height);
-      const frame = { domain, range: shown, width, height };
+  const read = (): Draw => {
+    const [shown, colors] = [range.value, LINE_COLORS[store.host.theme.value]];
+    return (context, size) => {
+      const frame = { domain, range: shown, ...size };
       for (const level of levels) drawLevel(context, frame, level.value, colors[level.color]);
       for (const line of lines) drawLine(context, frame, line, colors[line.color]);
     };
-  }, [lines, levels, domain, scale, height]);
+  };
 
   const cursor = useComputed(() => {
     const step = store.cursor.value;
@@ -99,7 +91,7 @@ export function Lines({ lines, levels = NO_LEVELS, scale, range, height, label, 
         {domain.ticks.map((tick) => (
           <div key={tick} class="grid-line" style={{ bottom: `${placeOn(domain, tick) * 100}%` }} />
         ))}
-        <canvas ref={canvas} class="fill" />
+        <Drawing read={read} inputs={[lines, levels, domain, scale]} />
         <CursorLine x={cursor} />
       </div>
     </div>

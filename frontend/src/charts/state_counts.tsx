@@ -1,14 +1,11 @@
 /** Flagged units over steps, on the heatmap's axis. */
-import { type ReadonlySignal, useComputed } from "@preact/signals";
-import { useRef } from "preact/hooks";
 import { count, percent } from "../domain/format";
 import { isFlagged, type StateLabel, WORST_FIRST } from "../domain/states";
 import type { HeatmapModel } from "../heatmap/model";
 import { useStore } from "../state/context";
 import { DataTable } from "../ui/data_table";
-import { fitCanvas, useFrame } from "../ui/frame";
+import { type Draw, Drawing } from "../ui/drawing";
 import { Panel } from "../ui/panel";
-import { useSize } from "../ui/size";
 import { Swatch } from "../ui/swatch";
 import { PlotRow } from "./plot_row";
 import { drawStack, roundTop, type StateSeries } from "./stack";
@@ -16,7 +13,6 @@ import { drawStack, roundTop, type StateSeries } from "./stack";
 const HEIGHT = 96;
 
 export function StateCounts({ model }: { readonly model: HeatmapModel }) {
-  const store = useStore();
   const answer = model.layer.value;
   if (!answer) return null;
   const seen = WORST_FIRST.filter((label) => answer.counts[label]?.some((units) => units > 0));
@@ -50,7 +46,7 @@ export function StateCounts({ model }: { readonly model: HeatmapModel }) {
         ticks={[0, top / 2, top].map((share) => ({ share: share / top, text: percent(share) }))}
         side={<Counts model={model} labels={flagged} />}
       >
-        <Stack series={answer.counts} model={model} top={top} awake={store.awake} />
+        <Stack series={answer.counts} model={model} top={top} />
       </PlotRow>
     </Panel>
   );
@@ -75,34 +71,17 @@ interface StackProps {
   readonly series: StateSeries;
   readonly model: HeatmapModel;
   readonly top: number;
-  readonly awake: ReadonlySignal<boolean>;
 }
 
-function Stack({ series, model, top, awake }: StackProps) {
+function Stack({ series, model, top }: StackProps) {
   const store = useStore();
-  const { ref, size } = useSize<HTMLDivElement>();
-  const canvas = useRef<HTMLCanvasElement>(null);
-  const range = useComputed(() => ({ start: model.view.value.left, stop: model.view.value.right }));
-  useFrame(() => {
-    const [{ width, height }, shown] = [size.value, range.value];
-    const [theme, records] = [store.host.theme.value, model.extent.value.records];
+  const read = (): Draw => {
+    const [{ left, right }, { records }, theme] = [model.view.value, model.extent.value, store.host.theme.value];
     const hidden = new Set([...store.hidden.value, ...WORST_FIRST.filter((label) => !isFlagged(label))]);
-    const element = canvas.current;
-    if (!element || width === 0 || height === 0 || !awake.value) return null;
-    return () => {
-      const ratio = fitCanvas(element, width, height);
-      const context = element.getContext("2d");
-      if (!context) return;
-      context.setTransform(ratio, 0, 0, ratio, 0, 0);
-      context.clearRect(0, 0, width, height);
-      drawStack(context, { series, range: shown, records, width, height, theme, hidden, top });
-    };
-  }, [series, top, model]);
-  return (
-    <div ref={ref} class="fill">
-      <canvas ref={canvas} />
-    </div>
-  );
+    const range = { start: left, stop: right };
+    return (context, size) => drawStack(context, { series, range, records, ...size, theme, hidden, top });
+  };
+  return <Drawing read={read} inputs={[series, top, model]} />;
 }
 
 /** The axis reaches as far as flagged units ever did: two in a hundred must be readable too. */

@@ -1,9 +1,8 @@
 /** A layer's states over the steps in one table cell. */
 import { useComputed } from "@preact/signals";
-import { useRef } from "preact/hooks";
 import type { Range, StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
-import { fitCanvas, useFrame } from "../ui/frame";
+import { type Draw, Drawing } from "../ui/drawing";
 import { useSize } from "../ui/size";
 import { CursorLine } from "./cursor";
 import { drawStack, type StateSeries } from "./stack";
@@ -18,20 +17,11 @@ interface Props {
 export function Strip({ series, scale, range, label }: Props) {
   const store = useStore();
   const { ref, size } = useSize<HTMLDivElement>();
-  const canvas = useRef<HTMLCanvasElement>(null);
-  useFrame(() => {
-    const [{ width, height }, theme, hidden] = [size.value, store.host.theme.value, store.hidden.value];
-    const element = canvas.current;
-    if (!element || width === 0 || height === 0) return null;
-    return () => {
-      const ratio = fitCanvas(element, width, height);
-      const context = element.getContext("2d");
-      if (!context) return;
-      context.setTransform(ratio, 0, 0, ratio, 0, 0);
-      context.clearRect(0, 0, width, height);
-      drawStack(context, { series, range, records: scale.records, width, height, theme, hidden, top: 1 });
-    };
-  }, [series, range, scale]);
+  const read = (): Draw => {
+    const [theme, hidden] = [store.host.theme.value, store.hidden.value];
+    return (context, size) =>
+      drawStack(context, { series, range, records: scale.records, ...size, theme, hidden, top: 1 });
+  };
 
   const cursor = useComputed(() => {
     const step = store.cursor.value;
@@ -55,7 +45,7 @@ export function Strip({ series, scale, range, label }: Props) {
         store.cursor.value = null;
       }}
     >
-      <canvas ref={canvas} />
+      <Drawing read={read} inputs={[series, range, scale]} />
       <CursorLine x={cursor} />
     </div>
   );

@@ -1,10 +1,11 @@
 /** Two runs side by side: how they were made differently, where more units die, and whether chance explains that. */
-import type { Comparison } from "../api/types";
+import type { Comparison } from "../api/comparison";
 import { count, number, sentence } from "../domain/format";
 import { useStore } from "../state/context";
 import { DataTable } from "../ui/data_table";
 import { Failure, Skeleton } from "../ui/notices";
 import { ComparedLayers } from "./compared_layers";
+import { PairedHeatmaps, showPair } from "./paired_heatmaps";
 
 const VERDICTS: Readonly<Record<Comparison["verdict"], string>> = {
   for: "speaks for dying units",
@@ -40,8 +41,9 @@ export function CompareView() {
     <main class={loading ? "view refreshing" : "view"}>
       <Verdict comparison={comparison} />
       {error && <Failure error={error} retry={store.comparison.retry} />}
-      <Made comparison={comparison} />
+      <PairedHeatmaps comparison={comparison} />
       <ComparedLayers comparison={comparison} />
+      <Made comparison={comparison} />
       <Alone comparison={comparison} />
     </main>
   );
@@ -108,6 +110,7 @@ function Made({ comparison: { first, second, differences } }: { readonly compari
 
 /** Layers without a counterpart are listed, never dropped. */
 function Alone({ comparison }: { readonly comparison: Comparison }) {
+  const store = useStore();
   const lists = [
     { run: comparison.first, layers: comparison.only_first },
     { run: comparison.second, layers: comparison.only_second },
@@ -123,7 +126,13 @@ function Alone({ comparison }: { readonly comparison: Comparison }) {
         {lists.map(({ run, layers }) => (
           <div key={run}>
             <dt>only in {run}</dt>
-            <dd class="name">{layers.join(", ")}</dd>
+            <dd class="layer-names">
+              {layers.map((layer) => (
+                <button key={layer} type="button" class="link name" onClick={() => showPair(store, layer)}>
+                  {layer}
+                </button>
+              ))}
+            </dd>
           </div>
         ))}
       </dl>

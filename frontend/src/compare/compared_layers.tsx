@@ -1,16 +1,17 @@
 /** The layers of both runs: units in trouble in each, over steps as two curves, and what chance has to say. */
 import { useSignal } from "@preact/signals";
 import { useMemo, useState } from "preact/hooks";
-import type { Comparison, LayerComparison, Side } from "../api/types";
+import type { Comparison, LayerComparison, Side } from "../api/comparison";
 import { type Line, Lines } from "../charts/lines";
 import { StepAxis } from "../charts/step_axis";
+import { chanceText, isUntouched, sampled, worstDifferenceFirst } from "../domain/comparison";
 import { count, counted, number, percent } from "../domain/format";
 import { StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
 import { DataTable } from "../ui/data_table";
 import { Panel } from "../ui/panel";
 import { useSize } from "../ui/size";
-import { chanceText, isUntouched, sampled, worstDifferenceFirst } from "./numbers";
+import { showPair } from "./paired_heatmaps";
 
 const HEIGHT = 64;
 const AXIS_WIDTH = 52;
@@ -78,12 +79,14 @@ export function ComparedLayers({ comparison }: { readonly comparison: Comparison
 function Row({ layer, comparison }: { readonly layer: LayerComparison; readonly comparison: Comparison }) {
   const store = useStore();
   return (
-    <tr class={layer.differs ? "layer-row differs" : "layer-row"}>
+    <tr class={store.pair.chosen.value?.compared === layer ? "layer-row chosen" : "layer-row"}>
       <th scope="row">
         <button
           type="button"
           class="link name"
-          onClick={() => store.go({ layer: layer.layer, unit: null, rows: null })}
+          aria-pressed={store.pair.chosen.value?.compared === layer}
+          title="Show its heatmaps"
+          onClick={() => showPair(store, layer.layer)}
         >
           {layer.layer}
         </button>

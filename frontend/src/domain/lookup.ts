@@ -46,6 +46,12 @@ export interface ValueScale {
   readonly high: number;
 }
 
+/** One scale for the values of both: logarithmic where both are. */
+export function jointScale(one: ValueScale, other: ValueScale): ValueScale {
+  const kind = one.kind === "log" && other.kind === "log" ? "log" : "linear";
+  return { kind, low: Math.min(one.low, other.low), high: Math.max(one.high, other.high) };
+}
+
 /** Place of a value in its scale, 0 to 1, clamped. */
 export function placeOf(scale: ValueScale, value: number): number {
   const share =

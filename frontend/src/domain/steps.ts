@@ -16,6 +16,18 @@ export interface Range {
 export class StepScale {
   constructor(readonly steps: readonly number[]) {}
 
+  /** An axis that two runs can share: the steps of both. The other itself where they are the same. */
+  with(other: StepScale): StepScale {
+    if (this.records === 0 || this.equals(other)) return other;
+    return new StepScale([...new Set([...this.steps, ...other.steps])].sort((one, two) => one - two));
+  }
+
+  equals({ steps }: StepScale): boolean {
+    return (
+      steps === this.steps || (steps.length === this.records && steps.every((step, at) => step === this.steps[at]))
+    );
+  }
+
   get records(): number {
     return this.steps.length;
   }

@@ -22,6 +22,8 @@ export function Heatmap({ model }: { readonly model: HeatmapModel }) {
   const { ref, size } = useSize<HTMLDivElement>();
   const canvas = useRef<HTMLCanvasElement>(null);
   const height = model.height.value;
+  const { run, layer } = model.query.value ?? { run: "", layer: "" };
+  const title = `Units by steps of layer ${layer}${store.versus.value === null ? "" : ` in run ${run}`}`;
 
   const open = async (cell: Cell): Promise<void> => {
     model.focus.value = cell;
@@ -29,7 +31,7 @@ export function Heatmap({ model }: { readonly model: HeatmapModel }) {
     const row = source ? await worstIn(source, model, cell) : cell.row;
     model.focus.value = { ...cell, row };
     const unit = model.unitAt(row);
-    if (unit !== null) store.go({ unit });
+    if (unit !== null) model.open(unit);
   };
 
   usePainting(model, canvas, size);
@@ -66,7 +68,7 @@ export function Heatmap({ model }: { readonly model: HeatmapModel }) {
         class="heatmap"
         role="application"
         aria-roledescription="heatmap"
-        aria-label={`Units by steps of layer ${model.layer.value?.layer ?? ""}. Arrow keys move the focused cell.`}
+        aria-label={`${title}. Arrow keys move the focused cell.`}
         tabIndex={0}
         onKeyDown={(event) => {
           if (press(model, event, (cell) => void open(cell))) event.preventDefault();
@@ -117,7 +119,7 @@ function usePainting(
     const marks = carriesEvents(view, { width, height }) ? marksIn(model) : [];
     void model.arrivals.value;
     const element = canvas.current;
-    if (!element || !source || width === 0 || height === 0 || !store.awake.value) return null;
+    if (!element || !source || width === 0 || height === 0) return null;
     return () => {
       const scale = fitCanvas(element, width, height);
       const context = element.getContext("2d");
@@ -157,6 +159,7 @@ function sameRows(before: TileSource | null, now: TileSource): boolean {
     before.layer === now.layer &&
     before.what === now.what &&
     before.order === now.order &&
+    before.like?.run === now.like?.run &&
     rowsAt(before, 0) === rowsAt(now, 0)
   );
 }

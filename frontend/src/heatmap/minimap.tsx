@@ -1,6 +1,5 @@
 /** The whole layer in small, with the window on it. Dragging it moves the window. */
 import { useRef } from "preact/hooks";
-import { useStore } from "../state/context";
 import { fitCanvas, useFrame } from "../ui/frame";
 import { drawScene } from "./draw";
 import type { HeatmapModel } from "./model";
@@ -9,13 +8,12 @@ import { clamp, isWhole, whole } from "./viewport";
 const WIDTH = 56;
 
 export function Minimap({ model, height }: { readonly model: HeatmapModel; readonly height: number }) {
-  const store = useStore();
   const canvas = useRef<HTMLCanvasElement>(null);
   useFrame(() => {
     const [source, painter, extent] = [model.source.value, model.painter.value, model.extent.value];
     void model.arrivals.value;
     const element = canvas.current;
-    if (!element || !source || !painter || !store.awake.value) return null;
+    if (!element || !source || !painter) return null;
     return () => {
       const scale = fitCanvas(element, WIDTH, height);
       const context = element.getContext("2d");

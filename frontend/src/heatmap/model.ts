@@ -1,24 +1,28 @@
-/** The open layer as the heatmap and its companions see it: one window, one focused cell, one set of tiles. */
+/** A layer as its heatmap and the charts around it see it: one window, one focused cell, one set of tiles. */
 import { computed, effect, type ReadonlySignal, type Signal, signal } from "@preact/signals";
-import type { TileQuery } from "../api/api";
+import type { LayerQuery, TileQuery } from "../api/api";
+import { map } from "../api/result";
 import type { LayerAnswer } from "../api/types";
 import { eventsByUnit, type UnitEvent } from "../domain/events";
-import { StepScale } from "../domain/steps";
+import type { ValueScale } from "../domain/lookup";
+import type { StepScale } from "../domain/steps";
+import type { LayerScope } from "../state/layer_scope";
 import type { Store } from "../state/store";
+import { ontoColumns } from "./columns";
 import type { Selection } from "./selection";
-import { createSources, type Sources } from "./sources";
+import { createShared, type Shared } from "./shared";
+import { createSources, type Sources, scaleOfValues } from "./sources";
 import { TileStore } from "./tile_store";
 import { levelFor } from "./tiles";
-import type { Cell, Extent, Viewport } from "./viewport";
-import { createWindow } from "./window";
+import { type Cell, type Extent, stretched, type Viewport } from "./viewport";
 
-const ROW_HEIGHT = 22;
-const LEAST_HEIGHT = 132;
-const MOST_HEIGHT = 300;
 const NO_EVENTS: ReadonlyMap<number, readonly UnitEvent[]> = new Map();
 
 export interface HeatmapModel extends Sources {
+  readonly query: ReadonlySignal<LayerQuery | null>;
   readonly layer: ReadonlySignal<LayerAnswer | null>;
+  readonly like: LayerScope["like"];
+  readonly statistic: ReadonlySignal<string | null>;
   readonly steps: ReadonlySignal<StepScale>;
   readonly extent: ReadonlySignal<Extent>;
   readonly view: ReadonlySignal<Viewport>;
@@ -38,44 +42,61 @@ export interface HeatmapModel extends Sources {
   rowOf(unit: number): number | null;
   /** What happened to each unit, of those to which anything did. */
   readonly unitEvents: ReadonlySignal<ReadonlyMap<number, readonly UnitEvent[]>>;
+  /** Shows everything known of a unit. */
+  open(unit: number): void;
   dispose(): void;
 }
 
-export function createHeatmapModel(store: Store): HeatmapModel {
-  const layer = computed(() => store.layer.state.value.value);
-  const steps = computed(() => new StepScale(layer.value?.steps ?? []));
-  const extent = computed<Extent>(() => ({ records: layer.value?.records ?? 0, rows: layer.value?.units ?? 0 }));
-  const sources = createSources(store);
-  const layerWindow = createWindow(store, extent, steps);
+/** What a heatmap that does not stand alone has from outside. */
+interface Placed {
+  readonly scope: LayerScope;
+  readonly shared: Shared;
+  /** Of the colours, which must be the same for both. */
+  readonly valueScale: ReadonlySignal<ValueScale | null>;
+  readonly open: (unit: number) => void;
+}
 
-  const room = signal(window.innerHeight);
-  const measure = (): void => {
-    // Hidden tabs have no height: what comes back should look as it did.
-    if (window.innerHeight > 0) room.value = window.innerHeight;
+/** The open layer's. */
+export function createLayerModel(store: Store): HeatmapModel {
+  const shared = createShared(store, [store]);
+  const valueScale = computed(() => scaleOfValues(store));
+  const model = createHeatmapModel(store, { scope: store, shared, valueScale, open: (unit) => store.go({ unit }) });
+  return {
+    ...model,
+    dispose: () => {
+      model.dispose();
+      shared.dispose();
+    },
   };
-  window.addEventListener("resize", measure);
-  const height = computed(() => heightFor(extent.value.rows, room.value));
+}
+
+export function createHeatmapModel(store: Store, { scope, shared, valueScale, open }: Placed): HeatmapModel {
+  const { steps, height, hover, focus, selection } = shared;
+  const layer = computed(() => scope.layer.state.value.value);
+  const extent = computed<Extent>(() => ({ records: steps.value.records, rows: layer.value?.units ?? 0 }));
+  const sources = createSources(store, scope, steps, valueScale);
+  const rowsEach = computed(() => extent.value.rows / Math.max(1, shared.extent.value.rows));
+  const view = computed(() => stretched(shared.window.view.value, rowsEach.value));
   const level = computed(() => {
     const source = sources.stateSource.value;
-    return source === null ? 0 : levelFor(source, layerWindow.view.value, height.value);
+    return source === null ? 0 : levelFor(source, view.value, height.value);
   });
 
   const arrivals = signal(0);
   const tiles = new TileStore(
-    ({ source: { run, layer, thresholds, what, order, version }, level, tile }, abort) => {
-      const query: TileQuery = { run, layer, thresholds, what, order, version, level, tile };
-      return store.api.tile(query, abort);
+    async (key, abort) => {
+      const { run, layer, thresholds, what, order, like, version, columns } = key.source;
+      const query: TileQuery = { run, layer, thresholds, what, order, like, version, level: key.level, tile: key.tile };
+      const answer = await store.api.tile(query, abort);
+      return columns === null ? answer : map(answer, (bytes) => ontoColumns(key, bytes, columns.records));
     },
     () => {
       arrivals.value++;
     },
   );
 
-  const hover = signal<Cell | null>(null);
-  const focus = signal<Cell | null>(null);
-  const selection = signal<Selection | null>(null);
   const rowMeaning = computed(() =>
-    [store.run.value?.run, store.place.value.layer, store.place.value.order].join("\n"),
+    [scope.query.value?.run, scope.query.value?.layer, store.place.value.order].join("\n"),
   );
   const stopForgetting = effect(() => {
     // Cells belong to rows: another layer or order makes them meaningless.
@@ -84,7 +105,7 @@ export function createHeatmapModel(store: Store): HeatmapModel {
   });
 
   const byIndex = computed(() => store.place.value.order === "index");
-  const unitByRow = computed(() => store.order.state.value.value);
+  const unitByRow = computed(() => scope.order.state.value.value);
   const rowByUnit = computed(() => {
     const rows = new Map<number, number>();
     unitByRow.value?.forEach((unit, row) => {
@@ -94,17 +115,20 @@ export function createHeatmapModel(store: Store): HeatmapModel {
   });
 
   const unitEvents = computed(() => {
-    const events = store.events.state.value.value;
+    const events = scope.events.state.value.value;
     return events === null ? NO_EVENTS : eventsByUnit(events);
   });
 
   return {
     ...sources,
+    query: scope.query,
     layer,
+    like: scope.like,
+    statistic: scope.statistic,
     steps,
     extent,
-    view: layerWindow.view,
-    moveTo: layerWindow.moveTo,
+    view,
+    moveTo: (next) => shared.window.moveTo(stretched(next, 1 / rowsEach.peek())),
     height,
     level,
     hover,
@@ -115,17 +139,10 @@ export function createHeatmapModel(store: Store): HeatmapModel {
     unitAt: (row) => (byIndex.value ? row : (unitByRow.value?.[row] ?? null)),
     rowOf: (unit) => (byIndex.value ? unit : (rowByUnit.value.get(unit) ?? null)),
     unitEvents,
+    open,
     dispose: () => {
-      window.removeEventListener("resize", measure);
-      layerWindow.dispose();
       stopForgetting();
       tiles.dispose();
     },
   };
-}
-
-/** High enough for a readable row each, as far as half the page allows. */
-function heightFor(rows: number, room: number): number {
-  const most = Math.max(MOST_HEIGHT, Math.round(room * 0.5));
-  return Math.min(Math.max(rows * ROW_HEIGHT, LEAST_HEIGHT), most);
 }

@@ -2,10 +2,9 @@
 import type { ReadonlySignal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { count, number } from "../domain/format";
-import { useStore } from "../state/context";
 import { StateName } from "../ui/swatch";
 import type { HeatmapModel } from "./model";
-import { askExact, type Readout, readoutOf, sentenceOf } from "./readout_text";
+import { askExact, NO_RECORD_HERE, type Readout, readoutOf, sentenceOf } from "./readout_text";
 import type { Cell } from "./viewport";
 
 const REST_MILLISECONDS = 60;
@@ -13,22 +12,24 @@ const SPEAK_MILLISECONDS = 250;
 
 interface Props {
   readonly model: HeatmapModel;
+  /** The run, where there are two. */
+  readonly run?: string | undefined;
 }
 
-export function CellReadout({ model }: Props) {
-  const store = useStore();
+export function CellReadout({ model, run }: Props) {
   const cell = model.hover.value ?? model.focus.value;
   void model.arrivals.value;
   useExactCells(model, cell);
-  const readout = cell ? readoutOf(model, cell, store.statistic.value) : null;
+  const readout = cell ? readoutOf(model, cell) : null;
   return (
     <div class="readout">
+      {run !== undefined && <span class="hint name">{run}</span>}
       {readout ? (
         <Facts readout={readout} />
       ) : (
         <span class="hint">Point at a cell, or press an arrow key, to read it.</span>
       )}
-      <Spoken model={model} focus={model.focus} />
+      <Spoken model={model} run={run} focus={model.focus} />
     </div>
   );
 }
@@ -38,7 +39,11 @@ function Facts({ readout }: { readonly readout: Readout }) {
     <>
       <b>unit {readout.unit === null ? "…" : count(readout.unit)}</b>
       <span>step {count(readout.step)}</span>
-      {readout.state === null ? <span class="hint">…</span> : <StateName state={readout.state} />}
+      {readout.state !== null ? (
+        <StateName state={readout.state} />
+      ) : (
+        <span class="hint">{readout.recorded ? "…" : NO_RECORD_HERE}</span>
+      )}
       {readout.statistic !== null && readout.value !== null && (
         <span>
           {readout.statistic} <b>{Number.isNaN(readout.value) ? "not recorded" : number(readout.value)}</b>
@@ -66,18 +71,18 @@ interface SpokenProps extends Props {
   readonly focus: ReadonlySignal<Cell | null>;
 }
 
-function Spoken({ model, focus }: SpokenProps) {
-  const store = useStore();
+function Spoken({ model, run, focus }: SpokenProps) {
   const [text, setText] = useState("");
   const cell = focus.value;
   useEffect(() => {
     if (!cell) return;
     const timer = window.setTimeout(async () => {
       await askExact(model, cell);
-      setText(sentenceOf(readoutOf(model, cell, store.statistic.peek())));
+      const sentence = sentenceOf(readoutOf(model, cell));
+      setText(run === undefined ? sentence : `${run}: ${sentence}`);
     }, SPEAK_MILLISECONDS);
     return () => window.clearTimeout(timer);
-  }, [cell, model]);
+  }, [cell, model, run]);
   return (
     <span class="sr-only" aria-live="polite">
       {text}

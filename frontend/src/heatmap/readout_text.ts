@@ -10,6 +10,8 @@ import type { Cell } from "./viewport";
 export interface Readout {
   readonly unit: number | null;
   readonly step: number;
+  /** Whether the run has a record there. */
+  readonly recorded: boolean;
   readonly state: StateLabel | null;
   readonly statistic: string | null;
   readonly value: number | null;
@@ -19,7 +21,7 @@ export interface Readout {
 }
 
 /** What is known of a cell from the tiles in memory. */
-export function readoutOf(model: HeatmapModel, cell: Cell, statistic: string | null): Readout {
+export function readoutOf(model: HeatmapModel, cell: Cell): Readout {
   const step = model.steps.value.stepAt(cell.record);
   const reading = (source: TileSource | null) => {
     if (!source) return null;
@@ -27,15 +29,17 @@ export function readoutOf(model: HeatmapModel, cell: Cell, statistic: string | n
     const tile = model.tiles.get(key);
     return tile ? readCell(tile, row, cell.record) : null;
   };
-  const state = reading(model.stateSource.value)?.state ?? null;
-  const value = reading(model.valueSource.value)?.value ?? null;
+  const recorded = model.covers(cell.record);
+  const state = recorded ? (reading(model.stateSource.value)?.state ?? null) : null;
+  const value = recorded ? (reading(model.valueSource.value)?.value ?? null) : null;
   return {
     unit: model.unitAt(cell.row),
     step,
+    recorded,
     state: state === null ? null : stateOf(state),
-    statistic,
+    statistic: model.statistic.value,
     value,
-    group: groupText(model, cell),
+    group: recorded ? groupText(model, cell) : null,
     happened: happenedIn(model, cell),
   };
 }
@@ -62,12 +66,16 @@ function groupText(model: HeatmapModel, cell: Cell): string | null {
   return `row of ${count(size)} units: worst ${worst}, ${percent(reading.alarmed ?? 0)} in alarm`;
 }
 
+/** Of two runs on one axis one may begin later, or end sooner. */
+export const NO_RECORD_HERE = "no record of this run here";
+
 /** One sentence for the live region. */
 export function sentenceOf(readout: Readout): string {
   const parts = [
     readout.unit === null ? "unit not known yet" : `unit ${count(readout.unit)}`,
     `step ${count(readout.step)}`,
   ];
+  if (!readout.recorded) parts.push(NO_RECORD_HERE);
   if (readout.state !== null) parts.push(readout.state);
   if (readout.statistic !== null && readout.value !== null) {
     parts.push(`${readout.statistic} ${Number.isNaN(readout.value) ? "not recorded" : number(readout.value)}`);

@@ -1,5 +1,6 @@
 /** What a brushed rectangle of units and records holds. */
 import { type StateLabel, stateOf } from "../domain/states";
+import { NO_RECORD } from "./columns";
 import type { TileData } from "./painters";
 import type { TileStore } from "./tile_store";
 import { type TileSource, tilesIn } from "./tiles";
@@ -66,7 +67,9 @@ function tally(
   const states = new Uint8Array(tile.bytes);
   const column = Math.min(record, tile.records - 1);
   for (let row = from; row <= to; row++) {
-    const label = stateOf(states[row * tile.records + column] as number);
+    const code = states[row * tile.records + column] as number;
+    if (code === NO_RECORD) continue;
+    const label = stateOf(code);
     into[label] = (into[label] ?? 0) + 1;
   }
 }

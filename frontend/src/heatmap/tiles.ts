@@ -3,9 +3,17 @@
  * 256 rows by all records. Keys hold all that a tile depends on, so a tile never changes.
  */
 
-import { thresholdText } from "../api/api";
+import { type Like, likeText, thresholdText } from "../api/api";
 import type { Order, ThresholdValues } from "../api/types";
 import type { Viewport } from "./viewport";
+
+/** The axis that a tile is spread over, where it has more steps than its run recorded. */
+export interface Columns {
+  /** Names the axis. */
+  readonly id: string;
+  /** `[axis.records]` record of the run at each step, -1 where it has none. */
+  readonly records: Int32Array;
+}
 
 /** Everything but level and place: two windows on the same source share tiles. */
 export interface TileSource {
@@ -13,6 +21,9 @@ export interface TileSource {
   readonly layer: string;
   readonly what: string;
   readonly order: Order;
+  /** The layer whose order rows have, if not their own. */
+  readonly like: Like | null;
+  readonly columns: Columns | null;
   readonly thresholds: ThresholdValues;
   readonly version: string;
   readonly units: number;
@@ -42,8 +53,8 @@ export function rowsOf({ source, level, tile }: TileKey): number {
 }
 
 export function sourceId(source: TileSource): string {
-  const { run, layer, what, order, thresholds, version } = source;
-  return [run, layer, what, order, thresholdText(thresholds), version].join("\n");
+  const { run, layer, what, order, like, thresholds, version, columns } = source;
+  return [run, layer, what, order, likeText(like), thresholdText(thresholds), version, columns?.id].join("\n");
 }
 
 export function tileId(key: TileKey): string {

@@ -31,6 +31,11 @@ export function whole(extent: Extent): Viewport {
   return { left: 0, right: Math.max(1, extent.records), top: 0, bottom: Math.max(1, extent.rows) };
 }
 
+/** The same part of a layer that has `factor` times as many rows. */
+export function stretched(view: Viewport, factor: number): Viewport {
+  return factor === 1 ? view : { ...view, top: view.top * factor, bottom: view.bottom * factor };
+}
+
 export function isWhole(view: Viewport, extent: Extent): boolean {
   return view.left <= 0 && view.top <= 0 && view.right >= extent.records && view.bottom >= extent.rows;
 }

@@ -18,7 +18,7 @@ export function HeatmapTools({ model }: { readonly model: HeatmapModel }) {
   const place = store.place.value;
   const layer = model.layer.value;
   if (!layer) return null;
-  const statistic = store.statistic.value;
+  const statistic = model.statistic.value;
   const center = { x: 0.5, y: 0.5 };
   const zoomBy = (factor: number) => () =>
     model.moveTo(zoom(model.view.peek(), model.extent.peek(), { x: factor, y: factor }, center));
@@ -87,7 +87,7 @@ export function HeatmapTools({ model }: { readonly model: HeatmapModel }) {
           class="button icon"
           title="Save the picture as PNG"
           aria-label="Save the picture as PNG"
-          onClick={() => savePicture(model)}
+          onClick={(event) => savePicture(event.currentTarget, `${layer.layer}.png`)}
         >
           <Icon name="picture" />
         </button>

@@ -3,14 +3,14 @@ import { useEffect, useMemo } from "preact/hooks";
 import { DistributionChart } from "../charts/distribution_chart";
 import { EventsChart } from "../charts/events_chart";
 import { StateCounts } from "../charts/state_counts";
-import { StepAxis } from "../charts/step_axis";
 import { Heatmap } from "../heatmap/heatmap";
-import { createHeatmapModel, type HeatmapModel } from "../heatmap/model";
+import { createLayerModel } from "../heatmap/model";
 import { CellReadout } from "../heatmap/readout";
+import { SharedAxis } from "../heatmap/shared_axis";
+import { TileFailure } from "../heatmap/tile_failure";
 import { useStore } from "../state/context";
 import { Failure, Skeleton } from "../ui/notices";
 import { Panel } from "../ui/panel";
-import { useSize } from "../ui/size";
 import { ColorScale } from "./color_scale";
 import { HeatmapTools } from "./heatmap_tools";
 import { LayerHeader } from "./layer_header";
@@ -19,7 +19,7 @@ import { UnitTable } from "./unit_table";
 
 export function LayerView() {
   const store = useStore();
-  const model = useMemo(() => createHeatmapModel(store), [store]);
+  const model = useMemo(() => createLayerModel(store), [store]);
   useEffect(() => () => model.dispose(), [model]);
   const { value: layer, error, loading } = store.layer.state.value;
   if (!layer) {
@@ -63,31 +63,11 @@ export function LayerView() {
           </Panel>
           <EventsChart model={model} />
           <StateCounts model={model} />
-          <DistributionChart model={model} />
-          <SharedAxis model={model} />
+          {model.statistic.value === null ? <SharedAxis model={model} /> : <DistributionChart model={model} />}
         </>
       )}
     </main>
   );
-}
-
-function SharedAxis({ model }: { readonly model: HeatmapModel }) {
-  const { ref, size } = useSize<HTMLDivElement>();
-  const { left, right } = model.view.value;
-  return (
-    <div class="plot-row axis-row">
-      <span />
-      <div ref={ref}>
-        <StepAxis scale={model.steps.value} range={{ start: left, stop: right }} width={size.value.width} />
-      </div>
-    </div>
-  );
-}
-
-function TileFailure({ model }: { readonly model: HeatmapModel }) {
-  void model.arrivals.value;
-  const error = model.tiles.failure;
-  return error && <Failure error={error} retry={() => model.tiles.retry()} />;
 }
 
 function LayerSkeleton() {

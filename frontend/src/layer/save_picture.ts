@@ -1,11 +1,22 @@
 /** Downloads that the browser makes itself. */
-import type { HeatmapModel } from "../heatmap/model";
+/** What lies between two heatmaps of one picture, in its pixels. */
+const GAP = 8;
 
-/** The heatmap as it is on screen. */
-export function savePicture(model: HeatmapModel): void {
-  const canvas = document.querySelector<HTMLCanvasElement>(".heatmap > canvas");
-  canvas?.toBlob((blob) => {
-    if (blob) saveBlob(blob, `${model.layer.peek()?.layer ?? "layer"}.png`);
+/** The heatmaps beside a button, as they are on screen; two of them one above the other. */
+export function savePicture(button: Element, name: string): void {
+  const shown = [...(button.closest(".panel")?.querySelectorAll<HTMLCanvasElement>(".heatmap > canvas") ?? [])];
+  const picture = document.createElement("canvas");
+  picture.width = Math.max(0, ...shown.map(({ width }) => width));
+  picture.height = shown.reduce((sum, { height }) => sum + height + GAP, -GAP);
+  const context = picture.getContext("2d");
+  if (!context || shown.length === 0) return;
+  let top = 0;
+  for (const canvas of shown) {
+    context.drawImage(canvas, 0, top);
+    top += canvas.height + GAP;
+  }
+  picture.toBlob((blob) => {
+    if (blob) saveBlob(blob, name);
   });
 }
 

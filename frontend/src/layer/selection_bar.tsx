@@ -10,12 +10,18 @@ import { saveText } from "./save_picture";
 
 const MOST_ROWS = 5000;
 
-export function SelectionBar({ model }: { readonly model: HeatmapModel }) {
-  const selection = model.selection.value;
-  return selection && <Bar model={model} selection={selection} />;
+interface Props {
+  readonly model: HeatmapModel;
+  /** The run, where there are two. */
+  readonly run?: string | undefined;
 }
 
-function Bar({ model, selection }: { readonly model: HeatmapModel; readonly selection: Selection }) {
+export function SelectionBar({ model, run }: Props) {
+  const selection = model.selection.value;
+  return selection && <Bar model={model} run={run} selection={selection} />;
+}
+
+function Bar({ model, run, selection }: Props & { readonly selection: Selection }) {
   const store = useStore();
   const counts = useCounts(model, selection);
   const [failed, setFailed] = useState<string | null>(null);
@@ -24,10 +30,10 @@ function Bar({ model, selection }: { readonly model: HeatmapModel; readonly sele
   const steps = model.steps.value.steps;
   const [first, last] = [steps[firstRecord] ?? 0, steps[lastRecord] ?? 0];
   const download = async (): Promise<void> => {
-    const query = store.query.peek();
+    const [query, like] = [model.query.peek(), model.like.peek() ?? null];
     const order = store.place.peek().order;
     if (!query) return;
-    const asked = { ...query, first: firstRow, last: lastRow, order, limit: MOST_ROWS };
+    const asked = { ...query, first: firstRow, last: lastRow, order, like, limit: MOST_ROWS };
     const answer = await store.api.units(asked, new AbortController().signal);
     setFailed(answer.ok ? null : answer.error.sentence);
     if (!answer.ok) return;
@@ -46,10 +52,11 @@ function Bar({ model, selection }: { readonly model: HeatmapModel; readonly sele
     );
     const named = ["unit", "state", "since_step", "examples", "rate_upper_bound", "why", "certainty"];
     const head = csvLine([...named, ...statistics]);
-    saveText([head, ...lines, ""].join("\n"), `${query.layer}_selection.csv`);
+    saveText([head, ...lines, ""].join("\n"), `${[run, query.layer].filter(Boolean).join("_")}_selection.csv`);
   };
   return (
     <div class="selection-bar" role="status">
+      {run !== undefined && <span class="name">{run}</span>}
       <b>{counted(units, "unit")}</b>
       <span>
         rows {count(firstRow)} to {count(lastRow)}, steps {count(first)} to {count(last)}

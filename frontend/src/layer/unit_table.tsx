@@ -1,5 +1,6 @@
 /** The heatmap's twin: the units on screen with their present state and what decided it. */
 import { useEffect, useState } from "preact/hooks";
+import { likeText } from "../api/api";
 import type { ApiError } from "../api/result";
 import type { UnitRow, UnitsAnswer } from "../api/types";
 import { eventText } from "../domain/events";
@@ -13,11 +14,10 @@ import { StateName } from "../ui/swatch";
 const LIMIT = 500;
 
 export function UnitTable({ model }: { readonly model: HeatmapModel }) {
-  const store = useStore();
   const { answer, error, retry } = useUnits(model);
   if (error) return <Failure error={error} retry={retry} />;
   if (!answer) return <Skeleton height={240} />;
-  const statistic = store.statistic.value;
+  const statistic = model.statistic.value;
   return (
     <>
       <DataTable<UnitRow>
@@ -28,7 +28,7 @@ export function UnitTable({ model }: { readonly model: HeatmapModel }) {
             title: "unit",
             numeric: true,
             cell: ({ unit }) => (
-              <button type="button" class="link" onClick={() => store.go({ unit })}>
+              <button type="button" class="link" onClick={() => model.open(unit)}>
                 {count(unit)}
               </button>
             ),
@@ -64,18 +64,20 @@ function useUnits(model: HeatmapModel): Units {
   const store = useStore();
   const [found, setFound] = useState<Omit<Units, "retry">>({ answer: null, error: null });
   const [attempt, setAttempt] = useState(0);
-  const query = store.query.value;
+  const [query, like] = [model.query.value, model.like.value];
   const { order, rows } = store.place.value;
   const version = model.layer.value?.version;
   useEffect(() => {
-    if (!query) return;
+    if (!query || like === undefined) return;
     const controller = new AbortController();
-    const window_ = rows ? { first: rows[0], last: rows[1] } : {};
-    void store.api.units({ ...query, ...window_, order, limit: LIMIT }, controller.signal).then((result) => {
+    const { top, bottom } = model.view.peek();
+    const last = Math.min(Math.ceil(bottom), model.extent.peek().rows) - 1;
+    const window_ = rows ? { first: Math.floor(top), last } : {};
+    void store.api.units({ ...query, ...window_, order, like, limit: LIMIT }, controller.signal).then((result) => {
       if (controller.signal.aborted) return;
       setFound(result.ok ? { answer: result.value, error: null } : { answer: null, error: result.error });
     });
     return () => controller.abort();
-  }, [query, order, rows, version, attempt]);
+  }, [query, order, like && likeText(like), rows, version, attempt]);
   return { ...found, retry: () => setAttempt((times) => times + 1) };
 }

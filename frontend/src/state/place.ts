@@ -8,6 +8,8 @@ export interface Place {
   readonly run: string | null;
   /** The run it is compared with; null for none. */
   readonly versus: string | null;
+  /** The layer whose heatmaps the comparison shows; null for the one that differs most. */
+  readonly pair: string | null;
   /** The layer that is open; null on the overview. */
   readonly layer: string | null;
   readonly unit: number | null;
@@ -33,6 +35,7 @@ export interface Place {
 export const START: Place = {
   run: null,
   versus: null,
+  pair: null,
   layer: null,
   unit: null,
   what: "states",
@@ -59,6 +62,7 @@ export function toLink(place: Place): Link {
   const link: Record<string, string> = {};
   if (place.run !== null) link.run = place.run;
   if (place.versus !== null) link.versus = place.versus;
+  if (place.pair !== null) link.pair = place.pair;
   if (place.layer !== null) link.layer = place.layer;
   if (place.unit !== null) link.unit = String(place.unit);
   if (place.what !== START.what) link.what = place.what;
@@ -82,6 +86,7 @@ export function fromLink(link: Link): Place {
   return {
     run: link.run ?? null,
     versus: link.versus ?? null,
+    pair: link.pair ?? null,
     layer: link.layer ?? null,
     unit: link.layer === undefined ? null : whole(link.unit),
     what: link.what === "statistic" ? "statistic" : "states",

@@ -1,24 +1,17 @@
 /** The state of the tab: where the reader is, what was loaded for it, and what follows from both. */
 import { computed, effect, type ReadonlySignal, type Signal, signal } from "@preact/signals";
-import type { Api, LayerQuery } from "../api/api";
-import { thresholdText } from "../api/api";
-import type {
-  Comparison,
-  Distribution,
-  EventsAnswer,
-  Glossary,
-  LayerAnswer,
-  Overview,
-  RunEntry,
-  RunsAnswer,
-  UnitAnswer,
-} from "../api/types";
+import { type Api, thresholdText } from "../api/api";
+import type { Comparison } from "../api/comparison";
+import type { Glossary, Overview, RunEntry, RunsAnswer, UnitAnswer } from "../api/types";
 import type { StateLabel } from "../domain/states";
 import type { Host } from "../host/host";
+import { createLayerScope, type LayerScope } from "./layer_scope";
+import { createPair, type Pair } from "./pair";
 import { fromLink, isJourney, type Place, samePlace, toLink } from "./place";
 import { type Resource, resource } from "./resource";
 
-export interface Store {
+/** As a `LayerScope` it is that of the open layer. */
+export interface Store extends LayerScope {
   readonly api: Api;
   readonly host: Host;
   readonly place: ReadonlySignal<Place>;
@@ -34,16 +27,11 @@ export interface Store {
   /** The run it is compared with; null for none. */
   readonly versus: ReadonlySignal<string | null>;
   readonly comparison: Resource<Comparison>;
-  readonly layer: Resource<LayerAnswer>;
-  readonly events: Resource<EventsAnswer>;
-  readonly distribution: Resource<Distribution>;
-  readonly order: Resource<Uint32Array>;
+  /** The layers that the comparison shows one above the other. */
+  readonly pair: Pair;
   readonly unit: Resource<UnitAnswer>;
   /** The run on screen; null while there is none. */
   readonly run: ReadonlySignal<RunEntry | null>;
-  /** What a question about the open layer starts with. */
-  readonly query: ReadonlySignal<LayerQuery | null>;
-  readonly statistic: ReadonlySignal<string | null>;
   readonly hidden: ReadonlySignal<ReadonlySet<StateLabel>>;
 }
 
@@ -85,11 +73,12 @@ export function createStore(api: Api, host: Host): Store {
     return known.find((entry) => entry.run === wanted) ?? (known.length > 0 ? unknownRun(wanted) : null);
   });
   const runName = computed(() => run.value?.run ?? null);
+  const versionOf = (name: string): string =>
+    runs.state.value.value?.runs.find((entry) => entry.run === name)?.version ?? "";
   const runVersion = computed(() => run.value?.version ?? "");
   const thresholds = computed(() => thresholdText(place.value.thresholds));
   const layerName = computed(() => place.value.layer);
   const unitNumber = computed(() => place.value.unit);
-  const orderName = computed(() => place.value.order);
 
   const overview = resource<Overview>(() => {
     const name = runName.value;
@@ -107,74 +96,27 @@ export function createStore(api: Api, host: Host): Store {
   const comparison = resource<Comparison>(() => {
     const [name, other] = [runName.value, versus.value];
     if (name === null || other === null) return null;
-    const version = runs.state.value.value?.runs.find(({ run }) => run === other)?.version ?? "";
     return {
-      key: [name, other, thresholds.value, runVersion.value, version].join("\n"),
+      key: [name, other, thresholds.value, runVersion.value, versionOf(other)].join("\n"),
       subject: `${name}\n${other}`,
       load: (signal) => api.compare(name, other, place.peek().thresholds, signal),
     };
   }, awake);
 
-  const query = computed<LayerQuery | null>(() => {
-    const [name, layer] = [runName.value, layerName.value];
-    void thresholds.value;
-    return name === null || layer === null ? null : { run: name, layer, thresholds: place.peek().thresholds };
+  const scope = createLayerScope({ api, place, awake }, { run: runName, version: runVersion, layer: layerName });
+  const pair = createPair({
+    api,
+    place,
+    awake,
+    comparison: computed(() => comparison.state.value.value),
+    versionOf,
   });
-  const queryKey = (given: LayerQuery): string => [given.run, given.layer, thresholdText(given.thresholds)].join("\n");
-
-  const layer = resource<LayerAnswer>(() => {
-    const given = query.value;
-    if (given === null) return null;
-    return {
-      key: `${queryKey(given)}\n${runVersion.value}`,
-      subject: `${given.run}\n${given.layer}`,
-      load: (signal) => api.layer(given, signal),
-    };
-  }, awake);
-
-  const events = resource<EventsAnswer>(() => {
-    const given = query.value;
-    if (given === null) return null;
-    return {
-      key: `${queryKey(given)}\n${runVersion.value}`,
-      subject: `${given.run}\n${given.layer}`,
-      load: (signal) => api.events(given, signal),
-    };
-  }, awake);
-
-  const layerVersion = computed(() => layer.state.value.value?.version ?? null);
-  const statistic = computed(() => {
-    const known = layer.state.value.value?.statistics ?? [];
-    const wanted = place.value.statistic;
-    return wanted !== null && known.includes(wanted) ? wanted : (known[0] ?? null);
-  });
-
-  const distribution = resource<Distribution>(() => {
-    const [given, name, version] = [query.value, statistic.value, layerVersion.value];
-    if (given === null || name === null || version === null) return null;
-    const { run, layer } = given;
-    return {
-      key: [run, layer, name, version].join("\n"),
-      subject: [run, layer, name].join("\n"),
-      load: (signal) => api.distribution({ run, layer, statistic: name, version }, signal),
-    };
-  }, awake);
-
-  const order = resource<Uint32Array>(() => {
-    const [given, name, version] = [query.value, orderName.value, layerVersion.value];
-    if (given === null || version === null || name === "index") return null;
-    return {
-      key: [queryKey(given), name, version].join("\n"),
-      subject: [given.run, given.layer, name].join("\n"),
-      load: (signal) => api.order({ ...given, order: name, version }, signal),
-    };
-  }, awake);
 
   const unit = resource<UnitAnswer>(() => {
-    const [given, number] = [query.value, unitNumber.value];
+    const [given, number] = [scope.query.value, unitNumber.value];
     if (given === null || number === null) return null;
     return {
-      key: [queryKey(given), number, runVersion.value].join("\n"),
+      key: [given.run, given.layer, thresholds.value, number, runVersion.value].join("\n"),
       subject: [given.run, given.layer].join("\n"),
       load: (signal) => api.unit(given, number, signal),
     };
@@ -189,6 +131,7 @@ export function createStore(api: Api, host: Host): Store {
   });
 
   return {
+    ...scope,
     api,
     host,
     place,
@@ -200,14 +143,9 @@ export function createStore(api: Api, host: Host): Store {
     overview,
     versus,
     comparison,
-    layer,
-    events,
-    distribution,
-    order,
+    pair,
     unit,
     run,
-    query,
-    statistic,
     hidden,
   };
 }

@@ -1,6 +1,7 @@
-/** Drawing at most once a frame, and only while there is something to draw on. */
+/** Drawing at most once a frame, and only while somebody can see it. */
 import { effect } from "@preact/signals";
 import { useEffect } from "preact/hooks";
+import { useStore } from "../state/context";
 
 /**
  * Run `read` whenever a signal it reads changes, and the drawing it returns in the next frame.
@@ -9,20 +10,25 @@ import { useEffect } from "preact/hooks";
  * @param inputs as for `useEffect`.
  */
 export function useFrame(read: () => (() => void) | null, inputs: readonly unknown[]): void {
+  const { api, awake } = useStore();
   useEffect(() => {
     let frame = 0;
     let draw: (() => void) | null = null;
+    let drawn = (): void => {};
     const stop = effect(() => {
-      draw = read();
+      draw = awake.value ? read() : null;
       if (draw === null || frame !== 0) return;
+      drawn = api.activity.begin();
       frame = requestAnimationFrame(() => {
         frame = 0;
         draw?.();
+        drawn();
       });
     });
     return () => {
       stop();
       cancelAnimationFrame(frame);
+      drawn();
     };
   }, inputs);
 }
