@@ -15,8 +15,8 @@ try:
 except ImportError as error:
     raise MissingDependencyError("Keras is not installed: pip install 'deadunits-tb[tensorflow]'") from error
 
-from deadunits_tb.capture.alarms import Alarm
-from deadunits_tb.capture.arguments import check_options, check_whole, checked_layers, checked_thresholds
+from deadunits_tb.capture.alarms import Alarm, stopping
+from deadunits_tb.capture.arguments import check_flag, check_options, check_whole, checked_layers, checked_thresholds
 from deadunits_tb.capture.epoch_table import epoch_table
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.revive.keras import ReviveCallback, revive
@@ -83,8 +83,7 @@ class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Kera
         super().__init__()
         check_options(log_dir, every=every, max_overhead=max_overhead, max_bytes=max_bytes, on_alarm=on_alarm)
         check_whole("dataset_examples", dataset_examples, 0)
-        if not isinstance(stop_on_alarm, bool):
-            raise InvalidArgumentError(f"stop_on_alarm must be True or False, not {stop_on_alarm!r}")
+        check_flag("stop_on_alarm", stop_on_alarm)
         if verbose not in (0, 1):
             raise InvalidArgumentError(f"verbose must be 0 or 1, not {verbose!r}")
         check_backend()
@@ -162,11 +161,16 @@ class DeadUnitsCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Kera
             max_bytes=self._max_bytes,
             initial_step=first_step,
             dataset_examples=self._dataset_examples,
-            on_alarm=_alarm_function(weakref.ref(self), self._on_alarm, self._stop_on_alarm),
+            on_alarm=stopping(weakref.WeakMethod(self._stop_training), self._on_alarm)
+            if self._stop_on_alarm
+            else self._on_alarm,
         )
         weakref.finalize(self, monitor.close).atexit = False  # there the monitor closes by itself
         self._monitor, self._watched_model = monitor, model
         self._tap = FitTap(model, self._layers, self._thresholds, monitor, first_step, every=self._every)
+
+    def _stop_training(self) -> None:
+        self._model.stop_training = True
 
     def _optimizer_steps(self) -> int:
         optimizer = self._model.optimizer
@@ -199,22 +203,6 @@ def _fit_ended(callback: weakref.ref[DeadUnitsCallback]) -> None:
     watching = callback()
     if watching is not None:
         watching._fit_ended()
-
-
-def _alarm_function(
-    callback: weakref.ref[DeadUnitsCallback], on_alarm: Callable[[Alarm], object] | None, stop: bool
-) -> Callable[[Alarm], object] | None:
-    if not stop:
-        return on_alarm
-
-    def alarm(alarm: Alarm) -> None:
-        watching = callback()
-        if watching is not None:
-            watching._model.stop_training = True
-        if on_alarm is not None:
-            on_alarm(alarm)
-
-    return alarm
 
 
 def _run_info(model: keras.Model, thresholds: Thresholds, every: int | None) -> RunInfo:

@@ -25,6 +25,7 @@ except ImportError as error:
 
 from deadunits_tb.capture.alarms import Alarm
 from deadunits_tb.taps.torch.callbacks import Watching
+from deadunits_tb.taps.torch.looking import fed
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.torch import TorchMonitor, watch
 
@@ -95,6 +96,7 @@ class DeadUnitsCallback(Callback):  # type: ignore[misc]  # its types are not re
             step=trainer.global_step // max(1, len(trainer.optimizers)),
             total_steps=int(total) if math.isfinite(total) and total >= 0 else None,
             processes=trainer.world_size,
+            scaler=getattr(trainer.precision_plugin, "scaler", None),
         )
         self._module = pl_module
         vars(pl_module)["training_step"] = _TrainingStep(pl_module.training_step, monitor)
@@ -144,7 +146,8 @@ class _TrainingStep:
         functools.update_wrapper(self, original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._monitor.forward_pass(*args[:1], *list(kwargs.values())[:1]):
+        batch = next(iter((*args, *kwargs.values())), ())
+        with self._monitor.forward_pass(*fed(batch)):
             return self._original(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:

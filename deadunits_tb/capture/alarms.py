@@ -59,4 +59,22 @@ class AlarmWatch:
         return alarms
 
 
+def stopping(stop: Callable[[], Callable[[], None] | None], on_alarm: AlarmCallback | None) -> AlarmCallback:
+    """What to call at an alarm that is to end training.
+
+    Args:
+        stop: A weak reference to what ends it, so that who raises alarms keeps nothing alive.
+        on_alarm: Of the user, called then.
+    """
+
+    def alarm(alarm: Alarm) -> None:
+        end = stop()
+        if end is not None:
+            end()
+        if on_alarm is not None:
+            on_alarm(alarm)
+
+    return alarm
+
+
 _ALARM_STATES = tuple(state for state in UnitState if state.level == Level.ALARM)

@@ -50,6 +50,16 @@ def check_share(name: str, value: object) -> None:
         raise InvalidArgumentError(f"{name} must be above 0 and at most 1 (0.01 is 1 %), not {value!r}")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Check an argument that is true or false.
+
+    Raises:
+        InvalidArgumentError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise InvalidArgumentError(f"{name} must be True or False, not {value!r}")
+
+
 def check_options(log_dir: object, *, every: object, max_overhead: object, max_bytes: object, on_alarm: object) -> None:
     """Check what all ways to watch a model have in common, before anything is begun.
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from deadunits_tb.capture.alarms import Alarm
-from deadunits_tb.capture.arguments import check_log_dir, check_share, check_whole
-from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.capture.alarms import Alarm, stopping
+from deadunits_tb.capture.arguments import check_flag, check_options
 from deadunits_tb.thresholds import Thresholds
 
 
@@ -46,14 +45,8 @@ class Watching:
         max_overhead: float,
         max_bytes: int,
     ) -> None:
-        check_log_dir(log_dir)
-        check_whole("every", every, 1, none="to choose by cost")
-        check_share("max_overhead", max_overhead)
-        check_whole("max_bytes", max_bytes, 1)
-        if on_alarm is not None and not callable(on_alarm):
-            raise InvalidArgumentError(f"on_alarm must be a function of one argument, an Alarm, not {on_alarm!r}")
-        if not isinstance(stop_on_alarm, bool):
-            raise InvalidArgumentError(f"stop_on_alarm must be True or False, not {stop_on_alarm!r}")
+        check_options(log_dir, every=every, max_overhead=max_overhead, max_bytes=max_bytes, on_alarm=on_alarm)
+        check_flag("stop_on_alarm", stop_on_alarm)
         if isinstance(thresholds, Mapping):
             thresholds = Thresholds.from_dict(thresholds)
         self.log_dir = log_dir
@@ -67,7 +60,9 @@ class Watching:
             "max_bytes": max_bytes,
         }  # fmt: skip
 
-    def begin(self, model: Any, optimizer: Any, *, step: int, total_steps: int | None, processes: int = 1) -> Any:
+    def begin(
+        self, model: Any, optimizer: Any, *, step: int, total_steps: int | None, processes: int = 1, scaler: Any = None
+    ) -> Any:
         """Watch a model from now on; what was watched before is ended.
 
         Args:
@@ -76,6 +71,7 @@ class Watching:
             step: Optimizer steps so far.
             total_steps: At which training is expected to end, None if unknown.
             processes: How many train the model together.
+            scaler: A ``GradScaler``, None without or where it is not known yet.
 
         Raises:
             InvalidArgumentError: The model or the optimizer cannot be watched.
@@ -88,8 +84,11 @@ class Watching:
             self.log_dir,
             optimizer,
             initial_step=step,
+            scaler=scaler,
             process_group=dist.group.WORLD if processes > 1 and dist.is_initialized() else None,
-            on_alarm=_alarm_function(weakref.ref(self), self._stop, self._on_alarm),
+            on_alarm=stopping(weakref.WeakMethod(self._stop_training), self._on_alarm)
+            if self._stop
+            else self._on_alarm,
             **self._options,
         )
         self.monitor.expect(total_steps)
@@ -101,18 +100,5 @@ class Watching:
         if monitor is not None:
             monitor.close()
 
-
-def _alarm_function(
-    watching: weakref.ref[Watching], stop: bool, on_alarm: Callable[[Alarm], object] | None
-) -> Callable[[Alarm], object] | None:
-    if not stop:
-        return on_alarm
-
-    def alarm(alarm: Alarm) -> None:
-        mine = watching()
-        if mine is not None:
-            mine.alarmed = True
-        if on_alarm is not None:
-            on_alarm(alarm)
-
-    return alarm
+    def _stop_training(self) -> None:
+        self.alarmed = True

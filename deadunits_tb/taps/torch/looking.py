@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,6 +102,19 @@ class Look:
 
     def _now(self) -> list[int]:
         return [parameter._version for parameter in self.parameters() if _has_numbers(parameter)]
+
+
+def fed(batch: Any) -> list[Any]:
+    """What of a batch, or of a model's named arguments, a model takes in; not what its outputs are compared with.
+
+    Pairs begin with the inputs; elsewhere the names tell.
+    """
+    if isinstance(batch, Mapping):
+        return [value for name, value in batch.items() if name != "y" and not _OF_TARGETS.search(str(name))]
+    return list(batch[:1]) if isinstance(batch, (list, tuple)) else [batch]
+
+
+_OF_TARGETS = re.compile("label|target", re.IGNORECASE)
 
 
 def _learning_rate(optimizer: Any) -> Any:

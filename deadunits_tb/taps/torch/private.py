@@ -19,7 +19,6 @@ OLDEST = (2, 1)
 BATCH_NORMS = nn.modules.batchnorm._NormBase
 CONVOLUTIONS = nn.modules.conv._ConvNd
 TRANSPOSED = nn.modules.conv._ConvTransposeNd
-LAZY = nn.modules.lazy.LazyModuleMixin
 FUNCTIONS = torch._C._nn
 """Where functions live that ``torch.nn.functional`` shows under the same name."""
 

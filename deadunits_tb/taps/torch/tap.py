@@ -29,7 +29,7 @@ from deadunits_tb.taps.torch.distributed import Follower, Processes
 from deadunits_tb.taps.torch.follow import Follow
 from deadunits_tb.taps.torch.known_layers import KnownLayers
 from deadunits_tb.taps.torch.layers import UnitLayer, renamed, signature, survey
-from deadunits_tb.taps.torch.looking import Look
+from deadunits_tb.taps.torch.looking import Look, fed
 from deadunits_tb.taps.torch.pack import Packed, named
 from deadunits_tb.taps.torch.passes import Pass, Passes
 from deadunits_tb.taps.torch.ranges import Ranges
@@ -229,7 +229,7 @@ class UnitTap:
 
     def _enter(self, module: Any, args: Any, kwargs: Any) -> None:
         if module is self._model:
-            self.begin_pass(sys._getframe(2), (*args, *kwargs.values()))
+            self.begin_pass(sys._getframe(2), (*args, *fed(kwargs)))
 
     def _leave(self, module: Any, args: Any, output: Any) -> None:
         opened, frame = self._passes.here if self._passes.open else None, sys._getframe(2)
