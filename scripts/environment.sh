@@ -58,7 +58,7 @@ pip_install() {
 }
 
 # Hash of what an environment is made of. The path counts too: a virtual environment does not survive a move.
-state_of() { { printf '%s\n' "$ROOT" "$VENV"; cat "$ROOT/requirements/$1.txt" "$ROOT/setup.py" "$ROOT/pyproject.toml"; } | cksum; }
+state_of() { { printf '%s\n' "$ROOT" "$VENV"; cat "$ROOT/requirements/$1.txt" "$ROOT"/{setup.py,pyproject.toml,deadunits_tb/native/reductions.c}; } | cksum; }
 
 is_current() { [ -f "$VENV/.deadunits-$1" ] && [ "$(cat "$VENV/.deadunits-$1")" = "$(state_of "$1")" ]; }
 

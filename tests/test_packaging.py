@@ -54,13 +54,20 @@ def sdist(checkout: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(sdist: pathlib.Path) -> pathlib.Path:
-    """A wheel made from the unpacked sdist, on a machine without Node.js."""
+def source(sdist: pathlib.Path) -> pathlib.Path:
+    """The unpacked sdist."""
     unpacked = sdist.parent / "unpacked"
     with tarfile.open(sdist) as archive:
         archive.extractall(unpacked, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (source,) = unpacked.iterdir()
-    return build("wheel", source, sdist.parent / "wheel", path=str(sdist.parent / "no programs here"))
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: pathlib.Path) -> pathlib.Path:
+    """A wheel made on a machine without Node.js and without a C compiler."""
+    nothing = source.parent / "no programs here"
+    return build("wheel", source, source.parent / "wheel", path=str(nothing))
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +96,28 @@ def test_the_wheel_holds_the_package_and_the_bundle_and_nothing_else(wheel_files
     assert not strays
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "deadunits_tb").rglob("*.py")}
     assert modules <= wheel_files
+
+
+def test_without_a_compiler_the_wheel_is_for_any_machine(wheel: pathlib.Path, wheel_files: set[str]) -> None:
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert not [name for name in wheel_files if "_reductions-" in name]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
+def test_with_a_compiler_the_wheel_carries_reductions_that_load(wheel: pathlib.Path, source: pathlib.Path) -> None:
+    compiled = build("wheel", source, source.parent / "compiled wheel")
+    assert "-py3-none-" in compiled.name
+    assert not compiled.name.endswith("-any.whl")
+    with zipfile.ZipFile(compiled) as archive:
+        archive.extractall(source.parent / "installed")
+    code = f"""
+import sys
+sys.meta_path = [one for one in sys.meta_path if not getattr(one, "__module__", "").startswith("__editable__")]
+sys.path.insert(0, {str(source.parent / "installed")!r})
+from deadunits_tb.native import library, reductions
+print(library.SOURCE, reductions.AVAILABLE)
+"""
+    assert run_python(code).split() == [str(source.parent / "installed/deadunits_tb/native/reductions.c"), "True"]
 
 
 def test_the_wheel_says_what_it_needs(wheel: pathlib.Path, wheel_files: set[str]) -> None:

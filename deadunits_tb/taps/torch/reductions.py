@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from deadunits_tb.capture.packed import SQUARE_SCALE
+from deadunits_tb.taps.torch import in_one_pass
 from deadunits_tb.taps.torch.rows import BLOCK, Place, Rows
 
 _FAR_FROM_ZERO = 1e-30
@@ -86,6 +87,17 @@ class Reductions:
             sums["shift"] = shift
             del found["shift"]
         limit: Any = 0.0
+        if (array := in_one_pass.array_of(rows)) is not None and shift.is_contiguous():
+            ask = functools.partial(
+                in_one_pass.activation, array, shift, relu_like=relu_like, limits=limits, out=matrix
+            )
+            if not relu_like:
+                if scale is None:
+                    ask(limit=math.inf)
+                    scale = _root_mean_square(sums)
+                limit = float(fired_scale * scale)
+            ask(limit=limit)
+            return sums
         if not relu_like:
             if scale is None:  # at the first record only
                 moments = {name: found[name] for name in ("sum", "squares")}
@@ -113,6 +125,8 @@ class Reductions:
             loss_scale: What the loss was multiplied by, a tensor; undone before the square, which it could make Inf.
         """
         rows = Rows.of(gradient.detach(), place)
+        if (array := in_one_pass.array_of(rows)) is not None:
+            return in_one_pass.squares(array, SQUARE_SCALE if loss_scale is None else SQUARE_SCALE / float(loss_scale))
         if loss_scale is not None or rows.small:
             return self._scaled_squares(
                 rows, SQUARE_SCALE if loss_scale is None else SQUARE_SCALE / loss_scale.to(rows.values.device)
