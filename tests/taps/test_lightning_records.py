@@ -6,7 +6,6 @@ import contextlib
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from torch import nn
 import deadunits_tb
 from deadunits_tb.lightning import DeadUnitsCallback
 from deadunits_tb.torch import watch
+from same_records import assert_same_records
 from torch_zoo import built
 
 pytestmark = [
@@ -57,8 +57,18 @@ def scaler() -> torch.amp.GradScaler:
     return torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-110)
 
 
-def in_lightning(name: str, log_dir: Any, *, half: bool = False, **arguments: Any) -> Module:
+def same(net: Any) -> Any:
+    return net
+
+
+def compiled(net: Any) -> Any:
+    torch._dynamo.reset()
+    return torch.compile(net, backend="aot_eager")
+
+
+def in_lightning(name: str, log_dir: Any, *, half: bool = False, how: Any = same, **arguments: Any) -> Module:
     module, x, y = made(name)
+    module.net = how(module.net)
     data = torch.utils.data.TensorDataset(x, y)
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = pl.Trainer(
@@ -72,8 +82,9 @@ def in_lightning(name: str, log_dir: Any, *, half: bool = False, **arguments: An
     return module
 
 
-def in_a_loop(name: str, log_dir: Any, *, half: bool = False, **arguments: Any) -> Module:
+def in_a_loop(name: str, log_dir: Any, *, half: bool = False, how: Any = same, **arguments: Any) -> Module:
     module, x, y = made(name)
+    module.net = how(module.net)
     module.train()
     optimizer, scaling = module.configure_optimizers(), scaler() if half else None
     with watch(module, log_dir, optimizer, scaler=scaling, every=1, **arguments) as monitor:
@@ -91,22 +102,6 @@ def in_a_loop(name: str, log_dir: Any, *, half: bool = False, **arguments: Any) 
                 scaling.update()
             monitor.step(loss=loss)
     return module
-
-
-def assert_same_records(one: Any, other: Any) -> None:
-    assert [(each.step, each.examples, each.loss, each.inputs) for each in one.records] == [
-        (each.step, each.examples, each.loss, each.inputs) for each in other.records
-    ]
-    assert one.records[-1].skipped == other.records[-1].skipped
-    assert one.records[-1].errors == other.records[-1].errors == ()
-    assert list(one.layers) == list(other.layers)
-    for name, layer in one.layers.items():
-        wanted = other.layers[name]
-        assert layer.info == wanted.info
-        assert set(layer.statistics) == set(wanted.statistics)
-        np.testing.assert_array_equal(layer.states, wanted.states)
-        for statistic in layer.statistics:
-            np.testing.assert_array_equal(layer.statistic(statistic), wanted.statistic(statistic), err_msg=name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,4 +131,16 @@ def test_float16_with_a_loss_scaler_that_skips_a_step(tmp_path: Any) -> None:
     assert [record.examples for record in runs["loop"].records] == [32, 16]  # the skipped step's belong to the next
     gradient = runs["loop"].layers["net.0"].statistic("gradient")
     assert ((gradient > 0) & (gradient < 1)).all(1).any()  # unscaled
+    assert_same_records(runs["lightning"], runs["loop"])
+
+
+@pytest.mark.filterwarnings("ignore", "error::deadunits_tb.MonitorWarning")  # the compiler warns about itself
+def test_a_part_that_was_compiled_before(tmp_path: Any) -> None:
+    one = in_lightning("dense", tmp_path / "lightning", how=compiled)
+    other = in_a_loop("dense", tmp_path / "loop", how=compiled)
+    plain = in_a_loop("dense", tmp_path / "eager")
+    for found in (other, plain):
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), found.parameters(), strict=True))
+    runs = deadunits_tb.load(tmp_path)
+    assert [layer.info.activation_function for layer in runs["loop"].layers.values()] == ["relu", "tanh", None]
     assert_same_records(runs["lightning"], runs["loop"])

@@ -202,6 +202,45 @@ def test_every_way_to_train(how, mode, tmp_path):
         assert_same_records(records(tmp_path / "compiled"), records(tmp_path / "eager"), LAYERS)
 
 
+@pytest.mark.parametrize("how", [root, uncompiled], ids=["compiled", "eager"])
+def test_outputs_that_the_loss_leaves_out(how, tmp_path):
+    """Autograd tells hooks of no gradient there, where others of the same function have one."""
+
+    class Both(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            context.set_materialize_grads(False)
+            return x * 2, x * 3
+
+        @staticmethod
+        def backward(context, one, other):
+            return 2 * one if other is None else None
+
+    class TwoHeaded(Model):
+        def forward(self, x):
+            hidden = torch.relu(self.stem(x)).flatten(1)
+            body, unused = Both.apply(self.body[0](hidden)) if how is uncompiled else (self.body[0](hidden), hidden * 2)
+            return self.head(torch.relu(body)), self.tied(torch.relu(unused[:, :8])), unused
+
+    def trained(log_dir):
+        torch._dynamo.reset()
+        torch.manual_seed(1)
+        original = TwoHeaded()
+        model, optimizer = how(original, backend="aot_eager"), torch.optim.SGD(original.parameters(), 0.1)
+        monitor = None if log_dir is None else watch(model, log_dir, optimizer, every=1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(8, 2, 6))[0].square().mean().backward()
+            optimizer.step()
+        if monitor is not None:
+            monitor.close()
+            assert monitor.errors == ()
+        return list(original.parameters())
+
+    assert all(torch.equal(one, other) for one, other in zip(trained(None), trained(tmp_path), strict=True))
+    assert (records(tmp_path)["stem"].statistic("gradient") > 0).any()
+
+
 @pytest.mark.slow
 def test_code_that_the_compiler_writes(tmp_path):
     """With dropout of its own: what is recorded is another draw of the same."""

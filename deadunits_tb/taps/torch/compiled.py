@@ -162,7 +162,7 @@ class Call:
             yield
 
     def _arrived(self, at: int, gradient: Any, loss_scale: Callable[[], Any]) -> None:
-        if self.closed:
+        if self.closed or gradient is None:  # None at an output that nothing took in, where others have a gradient
             return
         self.arrivals = max(self.arrivals, 2 if at in self.gradients else 1)
         self.gradients[at] = gradient.detach()

@@ -132,8 +132,8 @@ def _has_numbers(parameter: Any) -> bool:
 
 
 def _is_numeric(tensor: Any, *, tokens: bool) -> bool:
-    if not tensor.numel() or tensor.layout != torch.strided or tensor.is_complex():
-        return False
+    if not (tensor.numel() and tensor.dim()) or tensor.layout != torch.strided or tensor.is_complex():
+        return False  # a single number is a setting
     # Where there are embeddings whole numbers are names of tokens, elsewhere perhaps pixels.
     return bool(tensor.is_floating_point() or (tensor.dtype != torch.bool and not tokens))
 

@@ -18,7 +18,8 @@ from deadunits_tb.capture.packed import Call
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.layers import UnitLayer
 from deadunits_tb.taps.torch.pack import Fields, rows_of
-from deadunits_tb.taps.torch.reductions import Reductions, Sums, merge_sums
+from deadunits_tb.taps.torch.reductions import Reductions
+from deadunits_tb.taps.torch.sums import Sums
 from deadunits_tb.taps.torch.trails import Consumer, Tap, Trail
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, RELU_LIKE, Witness
@@ -65,7 +66,7 @@ class LayerStep:
         """What tells of the layer, and not of its numbers."""
         consumers = tuple((id(one.parameter), one.axis, one.place) for one in self.consumers)
         told = self.witness, self.is_output, self.positions, self.escaped, self.differentiable, self.without_gradients
-        return self.layer.name, self.function, len(self.sums["shift"]), *told, consumers
+        return self.layer.name, self.function, self.sums.units, *told, consumers
 
     def settle(self) -> None:
         """Add the gradients that have arrived."""
@@ -131,7 +132,7 @@ class StepSums:
         self._taps.append(tap)
 
         def arrived(gradient: Any) -> None:
-            if tap.closed or self.failure is not None:
+            if tap.closed or self.failure is not None or gradient is None:  # as of an output that nothing took in
                 return
             try:
                 with self._clock():
@@ -162,7 +163,7 @@ class StepSums:
                 limits=limits,
                 scale=self._scale(tap.layer.name),
                 fired_scale=self._thresholds.fired_scale,
-                shift=known.sums.get("shift") if known is not None else None,
+                shift=known.sums.whole()["shift"] if known is not None else None,
             )
 
     def count_rows(self, indices: Any, tap: Tap) -> None:
@@ -195,10 +196,11 @@ class StepSums:
         known = self.layers.get(key)
         if known is None:
             known = self.layers[key] = LayerStep(trail.layer, trail.function, tap.sums, trail.witness)
-        elif known.sums["shift"] is tap.sums["shift"]:
-            known.sums = merge_sums(known.sums, tap.sums)
-        else:  # two calls of a layer in one pass, reduced before either was added
-            known.sums = merge_sums(known.sums, _about(tap.sums, known.sums["shift"], trail.function in RELU_LIKE))
+        else:
+            shift, sums = known.sums.whole()["shift"], tap.sums.whole()
+            if sums["shift"] is not shift:  # two calls of a layer in one pass, reduced before either was added
+                sums = sums.about(shift, relu_like=trail.function in RELU_LIKE)
+            known.sums = known.sums.merge(sums)
         known.is_output = known.is_output or trail.is_output
         known.escaped = known.escaped or trail.escaped or not trail.consumers
         known.differentiable = known.differentiable or tap.differentiable
@@ -241,13 +243,12 @@ class StepSums:
         relu_like = set()
         for at, step in enumerate(self.layers.values()):
             layer_calls.append(Call(step.layer.name, at, step.layer.trainable))
-            matrix, rows = step.sums.matrix, rows_of(at, step.sums.rows or tuple(step.sums))
-            if matrix is not None:
-                tensors[rows] = matrix
+            if step.sums.matrix is not None:
+                tensors[rows_of(at, step.sums.rows)] = step.sums.matrix
             for name, value in step.sums.items():
                 if name in ("examples", "positions"):
                     numbers[f"{at}:{name}"] = value
-                elif matrix is None:
+                elif step.sums.matrix is None:
                     tensors[f"{at}:{name}"] = value
             if step.function in RELU_LIKE:
                 relu_like.add(at)
@@ -289,11 +290,3 @@ def known_consumers(layers: Iterable[LayerStep]) -> dict[str, list[Consumer]]:
 def _unscaled(squares: Any, scale: Any) -> Any:
     scale = scale.to(squares.device)
     return squares / scale / scale
-
-
-def _about(sums: Sums, shift: Any, relu_like: bool) -> Sums:
-    """The same sums, about another shift."""
-    n, apart = sums["positions"], sums["shift"] - shift
-    total = torch.where(sums["squares"] == 0, 0, sums["sum"] - n * sums["shift"]) if relu_like else sums["sum"]
-    squares = sums["squares"] + 2 * apart * total + n * apart * apart
-    return Sums(sums | {"shift": shift, "sum": sums["sum"] if relu_like else total + n * apart, "squares": squares})
