@@ -25,11 +25,11 @@ random = np.random.default_rng(0)
 params = {"w": random.normal(size=(5, 8)).astype("f4"), "v": random.normal(size=(8, 3)).astype("f4")}
 params["w"][:, 2] = 0  # a unit that never fires
 x, y = random.normal(size=(12, 5)).astype("f4"), random.integers(0, 3, 12)
-layers = {"hidden": Layer(8, weights=lambda p: p["w"]), "head": Layer(3, "tanh", role="output")}
+layers = {"hidden": Layer(8, weights=lambda p: p["w"], inputs=5), "head": Layer(3, "tanh", role="output")}
 start = init_statistics(layers)
 
 def loss(params, statistics, x, y, axis_name=None):
-    a, statistics = observe(statistics, "hidden", jax.nn.relu, x @ params["w"], axis_name=axis_name)
+    a, statistics = observe(statistics, "hidden", jax.nn.relu, x @ params["w"], axis_name=axis_name, inputs=x)
     b, statistics = observe(statistics, "head", jnp.tanh, a @ params["v"], axis_name=axis_name)
     return optax.softmax_cross_entropy_with_integer_labels(b, y).mean(), statistics
 
@@ -56,7 +56,10 @@ WAYS = {
 }
 wanted = step_observation(jax.device_get(jax.jit(plain)(params, start, x, y)))
 for way, run in WAYS.items():
-    found = step_observation(jax.device_get(run()))
+    statistics = jax.device_get(run())
+    for field, end in (("inputs_low", x.min(0)), ("inputs_high", x.max(0))):
+        np.testing.assert_array_equal(statistics.layers["hidden"][field], end, field)
+    found = step_observation(statistics)
     np.testing.assert_allclose(found.loss, wanted.loss, rtol=1e-5)
     for name in layers:
         one, other = found.layers[name], wanted.layers[name]

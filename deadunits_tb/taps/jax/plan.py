@@ -30,6 +30,14 @@ class Layer:
         weight_unit_axis: Of the weights: -1 in ``[inputs, units]`` and ``[height, width, inputs, units]``, 0 in
             Equinox's ``[units, inputs]``.
         outgoing: Likewise the weights that the units feed, ``[units, ...]``; only if these are all of them.
+        biases: Likewise the biases, ``[units]``; None for none. Only needed with ``inputs``.
+        inputs: How many features the weights take in, such as 784. With it, and with what these are handed to
+            ``observe(inputs=)``, the record says of dead units whether they can fire at all, see docs/definitions.md.
+            The pre-activation must be ``inputs @ weights + biases``, or a convolution likewise. None to leave that out.
+        input_axis: Of what is handed to ``observe(inputs=)``: that of the features.
+        weight_input_axis: Of the kernel of a convolution: that of the features, -2 in ``[height, width, inputs,
+            units]``, 1 in Equinox's ``[units, inputs, height, width]``. None for a matrix.
+        padded: Whether padding may add zeros to what such a kernel takes in.
         role: ``"output"`` for the layer that the loss consumes: it may be silent.
         kind: What to call this sort of layer, such as ``"Dense"``.
         trainable: Whether the weights are trained.
@@ -46,6 +54,11 @@ class Layer:
     kind: str = "Layer"
     trainable: bool = True
     tokens: bool = False
+    biases: Callable[[Any], Any] | None = None
+    inputs: int | None = None
+    input_axis: int = -1
+    weight_input_axis: int | None = None
+    padded: bool = True
 
     def __post_init__(self) -> None:
         check_whole("units", self.units, 1)
@@ -53,7 +66,12 @@ class Layer:
             object.__setattr__(self, "activation_function", known_name(self.activation_function))
         if self.role not in ("hidden", "output"):
             raise InvalidArgumentError(f"role must be 'hidden' or 'output', not {self.role!r}")
-        for name, where in (("weights", self.weights), ("outgoing", self.outgoing)):
+        check_whole("inputs", self.inputs, 1, none="to leave certificates out")
+        if self.inputs is not None and self.weights is None:
+            raise InvalidArgumentError(
+                "inputs are what the weights take in: say where these are with Layer(weights=...)"
+            )
+        for name, where in (("weights", self.weights), ("outgoing", self.outgoing), ("biases", self.biases)):
             if where is not None and not callable(where):
                 raise InvalidArgumentError(
                     f"{name} must be a function of your parameters, like lambda params: params['w1'], not {where!r}"

@@ -126,6 +126,29 @@ def square_sums(values: Any, axes: tuple[int, ...], mask: Any = None, *, batched
     return _where(real, jnp.square(rows * SQUARE_SCALE), 0).sum(1).sum(0)
 
 
+def input_ranges(
+    values: Any,
+    axes: tuple[int, ...],
+    mask: Any = None,
+    *,
+    batched: bool = True,
+    axis_name: AxisNames | None = None,
+) -> tuple[Any, Any]:
+    """``[features]`` smallest and largest value of each feature; infinite and minus infinite where there is none.
+
+    Args:
+        values: What a product with weights takes in, as :func:`rows_of_units` takes it.
+        axes: Of the features.
+        mask: Likewise.
+        batched: Likewise.
+        axis_name: As :func:`activation_sums` takes it.
+    """
+    rows, real = rows_of_units(lax.stop_gradient(values), axes, mask, batched=batched)
+    low = _where(real, rows, math.inf).min((0, 1), initial=math.inf)
+    high = _where(real, rows, -math.inf).max((0, 1), initial=-math.inf)
+    return _over(lax.pmin, axis_name)(low), _over(lax.pmax, axis_name)(high)
+
+
 def value_summary(arrays: Sequence[Any]) -> Any:
     """``[arrays, 6]``: count, first value, sum and sum of squares of the distances from it, smallest, largest."""
     columns = []

@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 
 from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.taps.jax.inputs import no_inputs, ranges_of
 from deadunits_tb.taps.jax.plan import Layer, Plan, checked_layers, limits_of, unit_axes
 from deadunits_tb.taps.jax.reductions import AxisNames, activation_sums, square_sums, value_summary
 from deadunits_tb.taps.jax.varying import varying_axes, varying_like
@@ -91,7 +92,7 @@ def empty_statistics(plan: Plan, scales: Mapping[str, float | None] | None = Non
         scale = (scales or {}).get(name)
         numbers = {"examples": zero, "positions": zero, "scale": np.float32(-1 if scale is None else scale)}
         extremes = {"min": zeros + np.float32(np.inf), "max": zeros - np.float32(np.inf)}
-        return {field: zeros for field in names} | numbers | extremes
+        return {field: zeros for field in names} | numbers | extremes | no_inputs(layer)
 
     run = {name: np.float32(0) for name in ("gradients", "losses", "loss", "skipped")}
     run |= {"inputs": np.zeros(6, np.float32), "looked": np.zeros(3, np.float32)}
@@ -107,6 +108,7 @@ def observe(
     mask: Any = None,
     batched: bool = True,
     axis_name: AxisNames | None = None,
+    inputs: Any = None,
 ) -> tuple[Any, Statistics | None]:
     """Apply an activation function, and observe both sides of it.
 
@@ -125,6 +127,9 @@ def observe(
         mask: ``[examples]`` or ``[examples, ...]``: true where examples or positions are real, not padding.
         batched: Whether there is an axis of examples. Not so inside ``jax.vmap`` over examples: name its axis then.
         axis_name: Of axes of ``vmap``, ``pmap`` or ``shard_map`` over which the examples of a batch are spread.
+        inputs: What the layer's weights take in, ``[examples, ..., features]`` or with its own ``input_axis``: here
+            ``x``. With it the record says of dead units whether they can fire at all; :attr:`Layer.inputs` tells how
+            many features there are.
 
     Returns:
         What the activation function returns, and the statistics with this call in them.
@@ -149,6 +154,9 @@ def observe(
         raise InvalidArgumentError(
             f"the mask of layer {layer!r} has shape {jnp.shape(mask)} and must cover the first axes of {tuple(lengths)}"
         )
+    taken_in = {}
+    if inputs is not None:
+        taken_in = ranges_of(layer, spec, inputs, pre_activation, mask, batched=batched, axis_name=axis_name)
     before = statistics.layers[layer]
     earlier = lax.stop_gradient({name: values for name, values in before.items() if name != "gradient"})
     probed = _tap_gradient(axes, batched, pre_activation, varying_like(before["gradient"], pre_activation), mask)
@@ -165,7 +173,7 @@ def observe(
         earlier=(earlier["examples"], earlier["shift"]),
         axis_name=axis_name,
     )
-    return output, statistics.with_layer(layer, **_merged(earlier, sums))
+    return output, statistics.with_layer(layer, **merged(earlier, sums | taken_in))
 
 
 def value_and_grad(
@@ -289,10 +297,17 @@ def _backward(axes: tuple[int, ...], batched: bool, mask: Any, gradient: Any) ->
 _tap_gradient.defvjp(_forward, _backward)
 
 
-def _merged(earlier: Mapping[str, Any], sums: Mapping[str, Any]) -> dict[str, Any]:
-    ways: dict[str, Callable[[Any, Any], Any]]
-    ways = {"min": jnp.minimum, "max": jnp.maximum, "shift": lambda _, shift: shift}
-    return {name: ways.get(name, jnp.add)(earlier[name], values) for name, values in sums.items()}
+def merged(earlier: Mapping[str, Any], sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of one layer together with what came before."""
+    return {name: _WAYS.get(name, jnp.add)(earlier[name], values) for name, values in sums.items()}
+
+
+_WAYS: dict[str, Callable[[Any, Any], Any]] = {
+    **dict.fromkeys(("min", "inputs_low"), jnp.minimum),
+    **dict.fromkeys(("max", "inputs_high", "inputs_eps"), jnp.maximum),
+    "shift": lambda _, shift: shift,
+}
+"""How fields are put together, where they do not add up."""
 
 
 def _check_statistics(statistics: Any) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 from jax.extend import core
 
+from deadunits_tb.certificate import PROVABLE
+from deadunits_tb.taps.jax.feeds import Feed, feed_of
 from deadunits_tb.taps.jax.operations import NO_FUNCTION, function_of, gate, moved_axes, moved_units
 from deadunits_tb.taps.jax.plan import Layer
+from deadunits_tb.taps.jax.way import COMPUTED, SAME, SEVERAL, Way, is_zero, own_axis, vector_axis
 
 Path = tuple[int, ...]
 """Of an operation: its number, after those of the compiled functions around it."""
@@ -62,12 +65,16 @@ class Survey:
         taps: Where to look.
         opened: Compiled functions that have taps within.
         skipped: Name of what is not watched to the reason.
+        feeds: Products whose inputs are looked at.
+        unproved: Name of a layer of whose dead units nothing can be proved to the reason.
     """
 
     layers: dict[str, Layer] = field(default_factory=dict)
     taps: dict[Path, Tap] = field(default_factory=dict)
     opened: set[Path] = field(default_factory=set)
     skipped: dict[str, str] = field(default_factory=dict)
+    feeds: dict[Path, Feed] = field(default_factory=dict)
+    unproved: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,16 @@ class _Weight:
 
     number: int
     axes: tuple[int, ...]
+    own: bool = True
+    """Whether its values are still those of the parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Vector:
+    """A parameter along one axis, constant along all others, as biases are brought to the shape of what they meet."""
+
+    number: int
+    axis: int
 
 
 @dataclass(slots=True)
@@ -88,12 +105,16 @@ class _Trail:
     """Where to look."""
     axes: tuple[int, ...]
     """Of the units there."""
+    product: Path
+    feed: Feed | None
+    """What it takes in, None where that cannot be told feature by feature."""
     function: str | None = None
     taken: Tap | None = None
+    way: Way = field(default_factory=Way)
 
-    def end(self, function: str, at: Path, tap: Tap, axes: tuple[int, ...]) -> None:
+    def end(self, function: str, at: Path, tap: Tap, units: _Units) -> None:
         """An activation function takes the layer in."""
-        self.function, self.at, self.taken, self.axes = function, at, tap, axes
+        self.function, self.at, self.taken, self.axes, self.way = function, at, tap, units.axes, units.way
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +123,21 @@ class _Units:
 
     trail: _Trail
     axes: tuple[int, ...]
+    way: Way
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     """Of one value: parameters are there from the start, units on a trail, sources are the layers it depends on."""
 
-    what: _Weight | _Units | None = None
+    what: _Weight | _Vector | _Units | None = None
     param: bool = False
     sources: frozenset[str] = frozenset()
+    zero: bool = False
+    """Whether it is zero everywhere."""
 
 
-_NOTHING = _Known()
+_NOTHING, _ZERO = _Known(), _Known(zero=True)
 
 
 def survey(jaxpr: Any, names: Sequence[str], numbers: Sequence[int]) -> Survey:
@@ -144,7 +168,9 @@ class _Walk:
         known: dict[Any, _Known] = dict(zip(jaxpr.invars, inputs, strict=True))
 
         def of(atom: Any) -> _Known:
-            return _NOTHING if isinstance(atom, core.Literal) else known.get(atom, _NOTHING)
+            if isinstance(atom, core.Literal):
+                return _ZERO if is_zero(atom) else _NOTHING
+            return known.get(atom, _NOTHING)
 
         behind = 0  # operations that belong to an activation function before them
         for number, eqn in enumerate(jaxpr.eqns):
@@ -157,7 +183,7 @@ class _Walk:
         return [of(atom) for atom in jaxpr.outvars]
 
     def found(self, jaxpr: Any) -> Survey:
-        survey = Survey()
+        survey, alike = Survey(), dict[str, list[_Trail]]()
         for trail in self._trails:
             first = survey.layers.get(trail.name)
             axes = trail.axes
@@ -177,12 +203,40 @@ class _Walk:
                 continue  # the same weights in another role: only what is like the first call is looked at
             survey.layers[trail.name] = first or layer
             survey.taps[trail.at] = trail.taken or Tap(trail.name)
-            survey.opened |= {trail.at[:length] for length in range(1, len(trail.at))}
+            survey.opened |= _around(trail.at)
+            alike.setdefault(trail.name, []).append(trail)
+        for name, trails in alike.items():
+            if survey.layers[name].activation_function in PROVABLE:
+                self._prove(survey, name, trails)
         for at, name in enumerate(self._names):
             known = {layer_name(name), name.rpartition("/")[0]} & set(survey.layers)
             if len(jaxpr.invars[at].aval.shape) > 1 and not known:
                 survey.skipped[layer_name(name)] = _UNSEEN
         return survey
+
+    def _prove(self, survey: Survey, name: str, trails: list[_Trail]) -> None:
+        """Look at what a layer takes in, if a bound can be had by it."""
+        reason = next((trail.way.reason for trail in trails if trail.way.reason), "")
+        feeds = [trail.feed for trail in trails if trail.feed is not None]
+        if not reason and len(feeds) < len(trails):
+            reason = COMPUTED
+        biases = {trail.way.bias for trail in trails}
+        if not reason and (len(biases) > 1 or len({feed.inputs for feed in feeds}) > 1):
+            reason = SEVERAL
+        if reason:
+            survey.unproved[name] = reason
+            return
+        bias = biases.pop()
+        survey.layers[name] = replace(
+            survey.layers[name],
+            biases=None if bias is None else Leaf(self._numbers[bias]),
+            inputs=feeds[0].inputs,
+            weight_input_axis=feeds[0].weight_axis,
+            padded=any(feed.padded for feed in feeds),
+        )
+        for trail, feed in zip(trails, feeds, strict=True):
+            survey.feeds[trail.product] = feed
+            survey.opened |= _around(trail.product)
 
     def _after(self, eqn: Any, operands: list[_Known], path: Path) -> list[_Known]:
         """What is known of the results of an operation."""
@@ -203,30 +257,35 @@ class _Walk:
             inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
             results = self.through(getattr(inner, "jaxpr", inner), operands, path)
             return [
-                _Known(result.what, result.param or each.param, result.sources | sources)
+                _Known(result.what, result.param or each.param, result.sources | sources, result.zero)
                 for result, each in zip(results, plain, strict=True)
             ]
         if len(eqn.outvars) != 1:
             return plain
         shape = eqn.outvars[0].aval.shape
+        if len(operands) == 1 and operands[0].zero and name in SAME:
+            return [replace(plain[0], zero=True)]
         carried = [
-            (each.what, atom.aval.shape)
-            for each, atom in zip(operands, eqn.invars, strict=True)
+            (at, each.what, atom.aval.shape)
+            for at, (each, atom) in enumerate(zip(operands, eqn.invars, strict=True))
             if each.what is not None
         ]
         # Of two trails that meet the later one goes on: the earlier is that of a residual connection.
-        carried.sort(key=lambda pair: self._trails.index(pair[0].trail) if isinstance(pair[0], _Units) else -1)
-        for what, before in reversed(carried):
-            if isinstance(what, _Weight):
-                axes = moved_axes(eqn, before, shape, what.axes) if param else None
-                if axes is not None:
-                    return [_Known(_Weight(what.number, axes), True, sources)]
+        carried.sort(key=lambda one: self._trails.index(one[1].trail) if isinstance(one[1], _Units) else -1)
+        for at, what, before in reversed(carried):
+            if not isinstance(what, _Units):
+                made = _made_of(eqn, what, before, shape) if param else None
+                if made is not None:
+                    return [_Known(made, True, sources)]
                 continue
             moved = moved_units(eqn, before, shape, what.axes)
             if moved is not None:
                 if name in ("add", "add_any") and any(each.param for each in operands) and what.trail.taken is None:
                     self._with_bias(what.trail, path, moved)
-                return [_Known(_Units(what.trail, moved), False, sources)]
+                met = [each.what for other, each in enumerate(operands) if other != at]
+                bias = next((one.number for one in met if isinstance(one, _Vector) and (one.axis,) == moved), None)
+                way = what.way.after(eqn, at, bias=bias, zeros=[each.zero for each in operands])
+                return [_Known(_Units(what.trail, moved, way), False, sources)]
         return plain
 
     def _gate(self, jaxpr: Any, number: int, operands: list[_Known], path: Path) -> int:
@@ -237,7 +296,7 @@ class _Walk:
         operand, what = units[0]
         function, length = gate(jaxpr.eqns, number, jaxpr.eqns[number].invars[operand])
         if function is not None:
-            what.trail.end(function, (*path, number), Tap(what.trail.name, operand, length), what.axes)
+            what.trail.end(function, (*path, number), Tap(what.trail.name, operand, length), what)
         return length
 
     def _multiplied(self, eqn: Any, operands: list[_Known], path: Path, sources: frozenset[str]) -> _Known | None:
@@ -275,10 +334,11 @@ class _Walk:
             kind=kind,
         )
         name = layer_name(self._names[weight.number])
-        trail = _Trail(name, layer, path, axes)
+        feed = feed_of(eqn, which, weight.axes, name) if weight.own else None
+        trail = _Trail(name, layer, path, axes, path, feed)
         self._trails.append(trail)
         self._consumed |= operands[1 - which].sources
-        return _Known(_Units(trail, axes), False, frozenset({name}))
+        return _Known(_Units(trail, axes, Way()), False, frozenset({name}))
 
     def _is_function(self, eqn: Any, operands: list[_Known], path: Path) -> bool:
         """Whether an operation is an activation function on a trail; then the trail ends."""
@@ -290,13 +350,31 @@ class _Walk:
         if function is None or function in NO_FUNCTION or eqn.outvars[0].aval.shape != eqn.invars[operand].aval.shape:
             return False
         if what.trail.taken is None:
-            what.trail.end(function, path, Tap(what.trail.name, operand), what.axes)
+            what.trail.end(function, path, Tap(what.trail.name, operand), what)
         return True
 
     def _with_bias(self, trail: _Trail, path: Path, axes: tuple[int, ...]) -> None:
         """A linear layer gives out what it is after its bias, and no later."""
         if trail.at[:-1] == path[:-1]:
             trail.at, trail.axes = path, axes
+
+
+def _made_of(eqn: Any, what: _Weight | _Vector, before: Path, shape: Path) -> _Weight | _Vector | None:
+    """What a parameter is after an operation on parameters alone; None where that is lost."""
+    if isinstance(what, _Weight):
+        axes = moved_axes(eqn, before, shape, what.axes)
+        if axes is not None:
+            return _Weight(what.number, axes, what.own and eqn.primitive.name in SAME)
+    if isinstance(what, _Weight) and not what.own:
+        return None
+    along = own_axis(before) if isinstance(what, _Weight) else what.axis
+    moved = None if along is None else vector_axis(eqn, before, shape, along)
+    return None if moved is None else _Vector(what.number, moved)
+
+
+def _around(path: Path) -> set[Path]:
+    """The compiled functions around an operation."""
+    return {path[:length] for length in range(1, len(path))}
 
 
 def layer_name(parameter: str) -> str:

@@ -10,9 +10,11 @@ import jax
 from jax.extend import core
 
 from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.taps.jax.feeds import Feed
+from deadunits_tb.taps.jax.inputs import FIELDS, range_fields
 from deadunits_tb.taps.jax.plan import Layer
 from deadunits_tb.taps.jax.private import evaluated
-from deadunits_tb.taps.jax.statistics import Statistics, observe
+from deadunits_tb.taps.jax.statistics import Statistics, merged, observe
 from deadunits_tb.taps.jax.survey import Path, Survey, survey
 
 
@@ -21,9 +23,11 @@ class FoundLayers(dict[str, Layer]):
 
     Attributes:
         skipped: Name of what is not watched to the reason.
+        unproved: Name of a layer of whose dead units nothing can be proved to the reason: its inputs are not looked at.
     """
 
     skipped: dict[str, str]
+    unproved: dict[str, str]
 
 
 class WatchedFunction:
@@ -53,7 +57,7 @@ class WatchedFunction:
                 f"that it calls. {reasons or 'There are no weights in it'}"
             )
         layers = FoundLayers(found.layers)
-        layers.skipped = found.skipped
+        layers.skipped, layers.unproved = found.skipped, found.unproved
         return layers
 
     def __call__(self, params: Any, statistics: Statistics | None, *args: Any, **kwargs: Any) -> Any:
@@ -148,6 +152,9 @@ class _Run:
             if tap is None or tap.layer not in self._observed:
                 tap = None
             eqns = jaxpr.eqns[number : number + (tap.length if tap else 1)]
+            feed = self._survey.feeds.get(at)
+            if feed is not None:
+                self._fed(feed, of(eqn.invars[feed.operand]))
             if tap is None:
                 results = self._results(eqn, [of(atom) for atom in eqn.invars], at)
             elif tap.operand is None:
@@ -165,6 +172,13 @@ class _Run:
             inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
             return self.through(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs, path)
         return evaluated(eqn, inputs)
+
+    def _fed(self, feed: Feed, value: Any) -> None:
+        known = self.statistics.layers.get(feed.layer, {})
+        if all(name in known for name in FIELDS):
+            earlier = {name: known[name] for name in FIELDS}
+            fields = merged(earlier, range_fields(value, feed.axes, feed.eps))
+            self.statistics = self.statistics.with_layer(feed.layer, **fields)
 
     def _seen(self, layer: str, function: Callable[[Any], Any] | None, value: Any) -> Any:
         result, statistics = observe(self.statistics, layer, function, value)

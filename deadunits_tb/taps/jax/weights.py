@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jax import lax
 
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.taps.columns import Columns
+from deadunits_tb.taps.jax.feeds import fits
 from deadunits_tb.taps.jax.plan import Layer, Plan
 from deadunits_tb.taps.jax.statistics import Statistics
 
@@ -71,6 +73,21 @@ def outgoing_of(name: str, layer: Layer, params: Any) -> list[Any]:
     return _found(name, "outgoing", layer.outgoing, params)
 
 
+def biases_of(name: str, layer: Layer, params: Any) -> Any:
+    """The biases of a layer, None if it has none.
+
+    Raises:
+        InvalidArgumentError: They are not where the layer says, or not one for each unit.
+    """
+    if layer.biases is None:
+        return None
+    found = _found(name, "biases", layer.biases, params)
+    if len(found) != 1 or math.prod(jnp.shape(found[0])) != layer.units:
+        shapes = ", ".join(str(jnp.shape(array)) for array in found)
+        raise InvalidArgumentError(f"layer {name!r} has {layer.units} units, and its biases have shape {shapes}")
+    return found[0]
+
+
 def columns_of(name: str, layer: Layer, params: Any) -> list[Columns]:
     """Where the units of a layer's incoming weights are.
 
@@ -101,7 +118,14 @@ def check_params(plan: Plan, params: Any) -> None:
     """
     for name, layer in plan.layers:
         if layer.weights is not None:
-            columns_of(name, layer, params)
+            columns = columns_of(name, layer, params)
+            if not all(fits(layer, column) for column in columns):
+                raise InvalidArgumentError(
+                    f"layer {name!r} takes in {layer.inputs} features, and its weights have shape {columns[0].shape}: "
+                    "correct Layer(inputs=...); of the kernel of a convolution say which axis holds the features "
+                    "with Layer(weight_input_axis=...)"
+                )
+        biases_of(name, layer, params)
         if layer.outgoing is not None:
             for array in outgoing_of(name, layer, params):
                 if jnp.shape(array)[:1] != (layer.units,):

@@ -23,7 +23,9 @@ from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.record import NEVER
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.costs import StepCosts
+from deadunits_tb.taps.jax.certifier import Certifier
 from deadunits_tb.taps.jax.drift import WeightDrift
+from deadunits_tb.taps.jax.inputs import FIELDS
 from deadunits_tb.taps.jax.plan import Layer, Plan, checked_layers
 from deadunits_tb.taps.jax.statistics import Statistics, empty_statistics
 from deadunits_tb.taps.jax.weights import check_params
@@ -94,6 +96,7 @@ class DeadUnitsWriter:
             )
         self._every, self._next = every, initial_step
         self._drift = None if params is None else WeightDrift(self._plan, params)
+        self._certifier = Certifier(self._plan, getattr(layers, "unproved", {}))
         self._known: dict[str, LayerInfo] = {}
         self._costs = StepCosts()
         self._waiting: _Observed | None = None
@@ -140,6 +143,9 @@ class DeadUnitsWriter:
         self._deliver(now)
         wanted = self._wants(step)
         self._begun = (int(step), now, wanted)
+        if self._monitor is not None:
+            due = wanted and self._monitor.will_record(step)
+            self._certifier.begin(int(step), self._monitor.silent_units, due=due)
         # Only the first process knows the scales, and all must hand the same to the step: there each batch has its own.
         return empty_statistics(self._plan, None if self._several else self._scales) if wanted else None
 
@@ -150,18 +156,23 @@ class DeadUnitsWriter:
         *,
         params: Any = None,
         learning_rate: LearningRate = None,
+        opt_state: Any = None,
     ) -> None:
-        """Just after a step, outside of ``jit``: hand over what it returned.
+        """Just after a step, outside of ``jit``: hand over what it returned. Best after every step, observed or not.
 
         Args:
             step: As in :meth:`begin`.
             statistics: As the step returned them; may be of several steps together. None to do nothing.
-            params: After the step; looked at where a record is due, if the writer knows the first ones.
+            params: After the step; looked at where a record is due. With those after the step before, the record says
+                of dead units whether they can fire at all, and what still moves them.
             learning_rate: Of this step, or a function that gives it and is called when a record is made.
+            opt_state: Of Optax, after the step: with it momentum is told apart from what else moves a dead unit.
 
         Raises:
             InvalidArgumentError: The statistics are of other layers, or no arrays yet.
         """
+        if self._monitor is not None and self._begun is not None:  # otherwise it would be kept for long
+            self._certifier.hand_over(params, opt_state)
         if statistics is None:
             return
         self._check_step(step)
@@ -180,6 +191,8 @@ class DeadUnitsWriter:
                 moved = self._drift.compare(params)
             if monitor is None or monitor.stopped:
                 return
+            if monitor.will_record(step):
+                self._prove(monitor, step, params, opt_state)
             self._waiting = _Observed(int(step), statistics, moved, learning_rate)
         except InvalidArgumentError:
             raise
@@ -245,10 +258,17 @@ class DeadUnitsWriter:
         monitor.observe(waiting.step, self._fetcher(waiting), learning_rate=waiting.learning_rate, seconds=own)
         self._rescale(monitor)
 
+    def _prove(self, monitor: Monitor, step: int, params: Any, state: Any) -> None:
+        fetch = self._certifier.end(int(step), monitor.silent_units, params, state)
+        if fetch is not None:
+            monitor.proofs.wait(fetch)
+
     def _fetcher(self, waiting: _Observed) -> Callable[[], StepObservation]:
         def fetch() -> StepObservation:
             statistics: Statistics = jax.device_get(waiting.statistics)
             self._learn(statistics)
+            if self._monitor is not None:
+                self._certifier.take_in(waiting.step, statistics, self._monitor.silent_units)
             observation = step_observation(statistics)
             if waiting.moved is None or self._drift is None:
                 return observation
@@ -338,7 +358,7 @@ def step_observation(statistics: Statistics) -> StepObservation:
     run, fields, calls = statistics.run, {}, []
     before, changed, differentiated = run["looked"]
     for at, (name, layer) in enumerate(statistics.plan.layers):
-        of = dict(statistics.layers[name])
+        of = {field: values for field, values in statistics.layers[name].items() if field not in FIELDS}
         looked = {"norm_in": before, "change": changed, "weight_gradient": differentiated}
         for field in looked:
             values = of.pop(field, None)
