@@ -213,11 +213,18 @@ INLINE void activation(const float *values, const int64_t *size, const int64_t *
 }
 
 /* Into rows of out, each of all units: sum of sizes (not for a ReLU), saturated (where bounded), sum (about the shift
-   unless of a ReLU), sum of squares about the shift, positions and examples in which it fired, max, min. */
+   unless of a ReLU), sum of squares about the shift, positions and examples in which it fired, max, min; and without a
+   shift the first value of each unit, which is taken for it. */
 EXPORT FOR_EACH_PROCESSOR void deadunits_activation(const float *values, const int64_t *size, const int64_t *stride,
                                                     const float *shift, int relu_like, int bounded, float limit,
                                                     float low, float high, float *out)
 {
+    if (!shift) {
+        float *first = out + (6 + !relu_like + !!bounded) * size[2];
+        for (int64_t u = 0; u < size[2]; u++)
+            first[u] = values[u * stride[2]];
+        shift = first;
+    }
     if (relu_like && bounded)
         activation(values, size, stride, shift, (Question){1, 1, limit, low, high}, out);
     else if (relu_like)

@@ -27,19 +27,19 @@ class Array(NamedTuple):
 
 
 def activation(
-    values: Array, shift: int, *, relu_like: bool, limits: tuple[float, float] | None, limit: float, out: int
+    values: Array, shift: int | None, *, relu_like: bool, limits: tuple[float, float] | None, limit: float, out: int
 ) -> None:
     """Reduce the outputs of an activation function. Needs :data:`AVAILABLE`.
 
     Args:
         values: The outputs.
-        shift: Address of ``[units]``, about which sums are taken.
+        shift: Address of ``[units]``, about which sums are taken; None for each unit's first value.
         relu_like: Whether firing means greater than zero.
         limits: Outputs at which it is saturated, None without.
         limit: Size beyond which a unit has fired; unused where ``relu_like``.
         out: Address of ``[rows, units]``: sum of sizes (unless ``relu_like``), saturated (with ``limits``), sum (about
             the shift unless ``relu_like``), sum of squares about the shift, positions and examples in which it fired,
-            largest, smallest.
+            largest, smallest, and without a shift the one that was taken.
     """
     low, high = limits or (math.nan, math.nan)
     low = math.nan if low == -math.inf else low  # is below nothing

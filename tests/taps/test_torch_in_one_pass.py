@@ -41,8 +41,8 @@ def test_both_ways_give_the_same(layout, limits, relu_like, monkeypatch):
     for compiled in (True, False):
         monkeypatch.setattr(native, "AVAILABLE", compiled)
         ask = {"relu_like": relu_like, "limits": limits, "fired_scale": 0.3}
-        first = Reductions().activation_sums(values, place, scale=None, **ask)
-        again = Reductions().activation_sums(values, place, scale=0.8, shift=first["shift"] + 1, **ask)
+        first = Reductions().activation_sums(values, place, scale=None, **ask).whole()
+        again = Reductions().activation_sums(values, place, scale=0.8, shift=first["shift"] + 1, **ask).whole()
         squares = Reductions().gradient_squares(values, place)
         scaled = Reductions().gradient_squares(values, place, torch.tensor(8.0))
         found[compiled] = [first, again, {"squares": squares, "scaled": scaled}]

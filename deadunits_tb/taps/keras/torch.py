@@ -17,6 +17,7 @@ import torch
 
 from deadunits_tb.capture.packed import Layout
 from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras import ranges
 from deadunits_tb.taps.keras.layers import Survey, Weights
 from deadunits_tb.taps.keras.packing import layout_of, tap_fields, with_weights
 from deadunits_tb.taps.keras.replacing import replaced
@@ -104,8 +105,12 @@ class TorchStep(KerasStep):
         """
         assert self._plain is not None
         self._numbers = None
+        if self.around is not None:
+            self.around.before(_value_of)
         with replaced([(self._model, "train_step", self._wrap(self._model.train_step))]):
             logs = self._plain(data)
+        if self.around is not None:
+            self.around.after(_value_of)
         return logs, self._numbers
 
     def begin(self) -> None:
@@ -130,6 +135,11 @@ class TorchStep(KerasStep):
         if not isinstance(tensor, torch.Tensor) or torch_private.transformed():
             return False
         return self._arriving or not torch_private.in_backward()
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether matrix units may take float32 with ten bits."""
+        return any(variable.value.device.type != "cpu" for variable in self._variables.values())
 
     def gradient_tap(self, tensor: Any, arrived: Callable[[Any], None]) -> Any:
         """The same tensor, with a hook that sees its gradient."""
@@ -163,7 +173,7 @@ class TorchStep(KerasStep):
         if tap.mask is not None:
             return masked_activation_sums(_units_last(output, tap.axes), tap.mask, **options)
         output, axis = _one_axis(output, tap.axes)
-        return self._reductions.activation_sums(output, Place(axis, output.shape[axis]), **options)
+        return self._reductions.activation_sums(output, Place(axis, output.shape[axis]), **options).whole()
 
     # The step itself
 
@@ -183,6 +193,7 @@ class TorchStep(KerasStep):
                     with step.guard(), torch.no_grad():
                         self._follower.finish(step)
                         fields = before | gradients | self._after(step, before, logs)
+                        fields |= ranges.ends(*ranges.wanted(step))
                         compared = None if kept is None else self.weights.compare(kept, self._values())
                         self._numbers = (*self._pack(step, fields), compared)
             finally:
@@ -257,7 +268,7 @@ class TorchStep(KerasStep):
 
             return apply
 
-        with replaced([(optimizer, "apply", wrapped(optimizer)) for optimizer in self._all_optimizers()]):
+        with replaced([(optimizer, "apply", wrapped(optimizer)) for optimizer in self.optimizers()]):
             yield
 
     def _pack(self, step: StepTrace, fields: dict[str, Any]) -> tuple[Layout, npt.NDArray[np.float64], Any]:
@@ -277,11 +288,16 @@ class TorchStep(KerasStep):
             self._hooks.clear()
             for trail in step.trails:
                 trail.output = torch.empty(trail.output.shape, device="meta")
+            ranges.let_go(step)
             step.forget_tensors()
             self.traces[:] = [step]
 
     def _values(self) -> dict[int, Any]:
         return {key: variable.value.detach() for key, variable in self._variables.items()}
+
+
+def _value_of(variable: keras.Variable) -> Any:
+    return variable.value.detach()
 
 
 def _one_axis(tensor: Any, axes: tuple[int, ...]) -> tuple[Any, int]:

@@ -7,8 +7,78 @@ from typing import Any
 
 import torch
 
+from deadunits_tb.capture.packed import SQUARE_SCALE
 from deadunits_tb.native import reductions as native
 from deadunits_tb.taps.torch.rows import Rows
+from deadunits_tb.taps.torch.sums import Sums, root_mean_square
+
+
+def activation_sums(
+    rows: Rows,
+    sums: Sums,
+    fields: tuple[str, ...],
+    shift: Any,
+    *,
+    relu_like: bool,
+    limits: tuple[float, float],
+    scale: float | None,
+    fired_scale: float,
+) -> bool:
+    """Reduce the outputs of an activation function.
+
+    Args:
+        rows: The outputs.
+        sums: Are given what was found.
+        fields: To be found.
+        shift: ``[units]``, about which sums are taken, None for the unit's first output.
+        relu_like: Whether firing means greater than zero.
+        limits: Outputs at which it is saturated; infinite without.
+        scale: Root mean square at the previous record, None if there is none. Unused for ReLU-like functions.
+        fired_scale: Share of it beyond which a unit has fired.
+
+    Returns:
+        Whether that was done: False where the outputs are not for compiled code.
+    """
+    values = array_of(rows)
+    if values is None or not (shift is None or shift.is_contiguous()):
+        return False
+    matrix = torch.empty((len(fields), rows.units), dtype=torch.float32, device="cpu")
+    sums.take(fields, matrix)
+
+    def reduce(limit: float) -> None:
+        native.activation(
+            values,
+            None if shift is None else shift.data_ptr(),
+            relu_like=relu_like,
+            limits=limits if limits[1] < math.inf else None,
+            limit=limit,
+            out=matrix.data_ptr(),
+        )
+
+    if shift is not None:
+        matrix[fields.index("shift")] = shift
+    if not relu_like and scale is None:  # at the first record only
+        reduce(math.inf)
+        scale = float(root_mean_square(sums.whole()))
+    reduce(0.0 if relu_like or scale is None else fired_scale * float(scale))
+    if shift is not None:
+        sums.whole()["shift"] = shift  # the same object tells that they can be added
+    return True
+
+
+def squares(rows: Rows, loss_scale: Any = None) -> Any:
+    """``[units]``: sums of squares of a gradient times ``SQUARE_SCALE``, None where it is not for compiled code.
+
+    Args:
+        rows: The gradient.
+        loss_scale: What the loss was multiplied by, a tensor.
+    """
+    values = array_of(rows)
+    if values is None:
+        return None
+    found = torch.empty(rows.units, dtype=torch.float32, device="cpu")
+    native.squares(values, SQUARE_SCALE if loss_scale is None else SQUARE_SCALE / float(loss_scale), found.data_ptr())
+    return found
 
 
 def array_of(rows: Rows) -> native.Array | None:
@@ -33,35 +103,3 @@ def array_of(rows: Rows) -> native.Array | None:
     elif stride[1] != 1 and size[1] != 1:
         return None
     return native.Array(values.data_ptr(), (size[0], size[1], size[2]), (stride[0], stride[1], stride[2]))
-
-
-def activation(
-    values: native.Array, shift: Any, *, relu_like: bool, limits: tuple[float, float], limit: float, out: Any
-) -> None:
-    """Reduce the outputs of an activation function.
-
-    Args:
-        values: The outputs.
-        shift: ``[units]``, about which sums are taken.
-        relu_like: Whether firing means greater than zero.
-        limits: Outputs at which it is saturated; infinite without.
-        limit: Size beyond which a unit has fired; unused where ``relu_like``.
-        out: ``[rows, units]``, filled in the order that
-            :func:`deadunits_tb.native.reductions.activation` gives.
-    """
-    bounded = limits[1] < math.inf
-    native.activation(
-        values,
-        shift.data_ptr(),
-        relu_like=relu_like,
-        limits=limits if bounded else None,
-        limit=limit,
-        out=out.data_ptr(),
-    )
-
-
-def squares(values: native.Array, factor: float) -> Any:
-    """``[units]``: sums of squares of the values times ``factor``."""
-    found = torch.empty(values.size[2], dtype=torch.float32, device="cpu")
-    native.squares(values, factor, found.data_ptr())
-    return found

@@ -83,7 +83,7 @@ class KnownLayers:
             name=name,
             kind=layer.kind,
             order=known.order if known else len(self.infos),
-            units=int(first.sums["shift"].numel()),
+            units=first.sums.units,
             activation_function=first.function if len(functions) == 1 else "custom",
             fan_in=layer.fan_in if known is None or known.fan_in is None else known.fan_in,  # costly to tell
             fan_out=None if consumers is None else sum(one.weights for one in consumers),

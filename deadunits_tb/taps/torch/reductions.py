@@ -18,6 +18,7 @@ import torch
 from deadunits_tb.capture.packed import SQUARE_SCALE
 from deadunits_tb.taps.torch import in_one_pass
 from deadunits_tb.taps.torch.rows import BLOCK, Place, Rows
+from deadunits_tb.taps.torch.sums import Sums, fields_of, root_mean_square
 
 _FAR_FROM_ZERO = 1e-30
 """Sums of squares below this have perhaps lost digits, or all of them."""
@@ -26,18 +27,6 @@ _MOST_SCRATCHES = 64
 
 
 Fields = dict[str, Any]
-
-
-class Sums(dict[str, Any]):
-    """Field to its values: two numbers, and tensors ``[units]``.
-
-    Attributes:
-        rows: Of the matrix.
-        matrix: ``[rows, units]``, which the tensors are views of; None where some are not.
-    """
-
-    rows: tuple[str, ...] = ()
-    matrix: Any = None
 
 
 class Reductions:
@@ -76,33 +65,19 @@ class Reductions:
         sums = Sums(examples=rows.examples, positions=rows.count)
         if not rows.count:
             return sums
-        names = _NAMES[relu_like, limits[1] < math.inf]
-        matrix = torch.empty((len(names), rows.units), dtype=torch.float32, device=rows.values.device)
-        found = dict(zip(names, matrix.unbind(0), strict=True))
-        sums |= found
-        if shift is None:
-            sums.rows, sums.matrix = names, matrix
-            shift = found.pop("shift").copy_(rows.first())
-        else:
-            sums["shift"] = shift
-            del found["shift"]
-        limit: Any = 0.0
-        if (array := in_one_pass.array_of(rows)) is not None and shift.is_contiguous():
-            ask = functools.partial(
-                in_one_pass.activation, array, shift, relu_like=relu_like, limits=limits, out=matrix
-            )
-            if not relu_like:
-                if scale is None:
-                    ask(limit=math.inf)
-                    scale = _root_mean_square(sums)
-                limit = float(fired_scale * scale)
-            ask(limit=limit)
+        fields = fields_of(relu_like=relu_like, bounded=limits[1] < math.inf)
+        ask: dict[str, Any] = {"relu_like": relu_like, "limits": limits, "scale": scale, "fired_scale": fired_scale}
+        if in_one_pass.activation_sums(rows, sums, fields, shift, **ask):
             return sums
+        sums.take(fields, torch.empty((len(fields), rows.units), dtype=torch.float32, device=rows.values.device))
+        found = {name: values for name, values in sums.whole().items() if name in fields}
+        shift = sums["shift"] = found.pop("shift").copy_(rows.first()) if shift is None else shift
+        limit: Any = 0.0
         if not relu_like:
             if scale is None:  # at the first record only
                 moments = {name: found[name] for name in ("sum", "squares")}
                 self._reduce(rows, shift, moments, functools.partial(_moments, relu_like=False))
-                scale = _root_mean_square(sums)
+                scale = root_mean_square(sums)
             limit = fired_scale * scale
         elif not rows.small:
             del found["min"]
@@ -125,8 +100,8 @@ class Reductions:
             loss_scale: What the loss was multiplied by, a tensor; undone before the square, which it could make Inf.
         """
         rows = Rows.of(gradient.detach(), place)
-        if (array := in_one_pass.array_of(rows)) is not None:
-            return in_one_pass.squares(array, SQUARE_SCALE if loss_scale is None else SQUARE_SCALE / float(loss_scale))
+        if (found := in_one_pass.squares(rows, loss_scale)) is not None:
+            return found
         if loss_scale is not None or rows.small:
             return self._scaled_squares(
                 rows, SQUARE_SCALE if loss_scale is None else SQUARE_SCALE / loss_scale.to(rows.values.device)
@@ -198,18 +173,6 @@ class Reductions:
         return found
 
 
-def merge_sums(one: Sums, other: Sums) -> Sums:
-    """Merge the sums of two calls of a layer, taken about the same shift."""
-    if not one["positions"]:
-        return other
-    if not other["positions"]:
-        return one
-    both = Sums({name: values + other[name] for name, values in one.items()})
-    both["shift"] = one["shift"]
-    both["min"], both["max"] = torch.minimum(one["min"], other["min"]), torch.maximum(one["max"], other["max"])
-    return both
-
-
 def value_summary(tensors: list[Any]) -> Any:
     """``[tensors * 6]``: count, first value, sum and sum of squares of the distances from it, smallest, largest."""
     columns = []
@@ -227,12 +190,6 @@ _AXES: dict[int | None, int | tuple[int, int]] = {None: 0, 1: (0, 1), 2: (0, 2)}
 
 
 _PUT_TOGETHER = {"min": torch.amin, "max": torch.amax}
-_COMMON = ("sum", "squares", "fired_positions", "fired_examples", "max", "min", "shift")
-_NAMES = {
-    (relu_like, bounded): (() if relu_like else ("sum_abs",)) + (("saturated",) if bounded else ()) + _COMMON
-    for relu_like in (False, True)
-    for bounded in (False, True)
-}
 
 
 def _moments(values: Any, shift: Any, positions: int | None, scratch: Any, out: Fields, *, relu_like: bool) -> None:
@@ -290,10 +247,3 @@ def _smallest_of_relu(rows: Rows, sums: Sums) -> None:
         axis = 1 if rows.positions == 2 else rows.values.dim() - 1
         smallest = rows.values.index_select(axis, always).amin(_AXES[rows.positions])
         sums["min"][always] = smallest.float()
-
-
-def _root_mean_square(sums: Sums) -> Any:
-    power = (sums["squares"] + 2 * sums["shift"] * sums["sum"]) / sums["positions"] + sums["shift"] ** 2
-    finite = power.isfinite()
-    mean = torch.where(finite, power, 0).sum() / finite.sum().clamp(min=1)
-    return mean.clamp(min=0).sqrt()

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from deadunits_tb.taps.torch.layers import UnitLayer
-from deadunits_tb.taps.torch.reductions import Sums
 from deadunits_tb.taps.torch.rows import Place
+from deadunits_tb.taps.torch.sums import Sums
 from deadunits_tb.units import Witness
 
 
