@@ -24,6 +24,16 @@ SQUARE_SCALE = 2.0**24
 """Gradients are multiplied by this on the device before they are squared in float32, where the square of 1e-20 would be
 zero; and it is undone here, in float64."""
 
+LOWEST = ("input_low", "mean_low", "variance_low")
+"""Ends of ranges: of what layers with silent units take in, ``[channels]``, and of the statistics of a normalisation
+behind them, ``[units]``. Infinite, above the highest, where nobody looked."""
+HIGHEST = ("input_high", "mean_high", "variance_high")
+
+
+def range_field(layer: str, end: str) -> str:
+    """The field of an end of a layer's ranges."""
+    return f"range:{layer}:{end}"
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

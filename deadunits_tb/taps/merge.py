@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -15,6 +16,10 @@ from deadunits_tb.capture.packed import Layout, Vector
 Loss = Literal["sum", "mean"]
 Fields = dict[str, Vector]
 
+_ENDS = dict.fromkeys(packed.LOWEST, functools.partial(np.fmin.reduce, axis=0)) | dict.fromkeys(
+    packed.HIGHEST, functools.partial(np.fmax.reduce, axis=0)
+)
+"""Of ranges, how they are merged."""
 _SUMS = ("examples", "fired_examples", "fired_positions", "saturated", "sum_abs", "gradient")
 
 
@@ -64,6 +69,8 @@ def merge_fields(layout: Layout, replicas: Sequence[Fields], *, loss: Loss) -> F
             merged[name] = np.max(values, axis=0)
         elif name == "loss":
             merged[name] = np.sum(values, axis=0) / (len(values) if loss == "mean" else 1)
+        elif name.startswith("range:"):
+            merged[name] = _ENDS[name.rpartition(":")[2]](values)
         elif name == "inputs":  # a row for each tensor, which are merged when they are unpacked
             merged[name] = np.concatenate(values)
     for tap in sorted({call.tap for call in layout.calls}):
@@ -117,6 +124,8 @@ def join(parts: Sequence[tuple[Layout, Vector]], more: Fields) -> tuple[Layout, 
                 fields[name] = np.concatenate([fields[name], values])
             elif name == "skipped" and name in fields:
                 fields[name] = np.maximum(fields[name], values)
+            elif tap == "range" and name in fields:
+                fields[name] = _ENDS[name.rpartition(":")[2]]([fields[name], values])
             else:
                 fields[name] = values
         calls += [replace(call, tap=first + call.tap) for call in layout.calls]

@@ -32,7 +32,7 @@ def run(root: pathlib.Path, backend: str, file: str, *options: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["one_step", "callback", "failures", "layers"])
+@pytest.mark.parametrize("file", ["one_step", "callback", "failures", "layers", "certificates"])
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_on(backend: str, file: str, root: pathlib.Path) -> None:
     run(root, backend, file, "-m", "not slow")

@@ -12,8 +12,11 @@ import numpy.typing as npt
 from deadunits_tb.capture import packed
 from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.errors import InvalidArgumentError
+from deadunits_tb.record import Int
+from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.keras.consumers import Outgoing
 from deadunits_tb.taps.keras.layers import Survey
+from deadunits_tb.taps.keras.proving import Proving
 from deadunits_tb.taps.keras.trails import StepTrace
 from deadunits_tb.thresholds import Thresholds
 
@@ -24,6 +27,7 @@ class ObservedStep(Protocol):
     traces: list[StepTrace]
     failure: Exception | None
     only: bool
+    around: Proving | None
 
     @property
     def framework(self) -> str:
@@ -50,6 +54,19 @@ class ObservedStep(Protocol):
 
     def look_at_weights(self, look: bool) -> None:
         """Whether the next observed step looks at the weights."""
+
+    def look_at_ranges(self, look: bool) -> None:
+        """Whether the next observed step looks at the ranges of what layers take in."""
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether matrix units may take float32 with ten bits."""
+
+    def pick(self, value: Any, columns: Columns, units: Int) -> npt.NDArray[np.floating]:
+        """``[rows, k]``: some units of the value of a variable, on the host."""
+
+    def optimizers(self) -> list[keras.optimizers.Optimizer]:
+        """All that may train the model."""
 
     def set_scales(self, scales: Mapping[str, float | None]) -> None:
         """Root mean square of each layer's activations at the previous record."""

@@ -100,6 +100,8 @@ class FitTap(UnitTap):
             return result
         looked = self._monitor.will_record(last)
         observed.look_at_weights(looked)
+        with self._guarded():
+            self._look_for_proofs(observed, last, looked)
         began = perf_counter()
         result, numbers = observed(*args)
         seconds = perf_counter() - began
@@ -112,6 +114,8 @@ class FitTap(UnitTap):
         if observed is None or not observed.only or self._plain is not self._made_for:
             return self._plain(*args)
         observed.look_at_weights(False)
+        observed.look_at_ranges(False)
+        observed.around = None
         return observed(*args)[0]
 
     def _observed_step(self, args: tuple[Any, ...]) -> ObservedStep | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ from deadunits_tb.taps.keras.layers import (
     UnitLayer,
     function_of,
     has_activation,
+    is_exactly_silent,
 )
 from deadunits_tb.taps.keras.places import axes_after, covers
 from deadunits_tb.taps.keras.replacing import replaced
@@ -45,6 +46,9 @@ class Backend(Protocol):
 
     def belongs(self, tensor: Any, graph: object) -> bool:
         """Whether a tensor can be carried out of the step: not one of a loop's body or of a function within."""
+
+    def input_to_keep(self, tensor: Any, layer: UnitLayer) -> Any:
+        """What a layer takes in, to be looked at when the step is over; None where that is not wanted."""
 
     def gradient_tap(self, tensor: Any, arrived: Callable[[Any], None]) -> Any:
         """A tensor to be used in place of the given one; ``arrived`` gets the loss gradient with respect to it."""
@@ -138,7 +142,8 @@ class Follower:
                         passages.append(self._begin(step, unit_layer, x))
             if step is None or not passages:
                 return original(x, *args, **kwargs)
-            return self._through(step, passages, function_of(original), original, x, *args, **kwargs)
+            silent = not (args or kwargs) and is_exactly_silent(original)
+            return self._through(step, passages, function_of(original), silent, original, x, *args, **kwargs)
 
         return activation
 
@@ -149,7 +154,8 @@ class Follower:
             passages = _open(step.at(args[0])) if step is not None and args else []
             if step is None or not passages:
                 return original(*args, **kwargs)
-            return self._through(step, passages, function_of(original), original, *args, **kwargs)
+            silent = len(args) == 1 and kwargs.keys() <= {"name"} and is_exactly_silent(original)
+            return self._through(step, passages, function_of(original), silent, original, *args, **kwargs)
 
         return function
 
@@ -167,15 +173,18 @@ class Follower:
             with step.guard():
                 passages = _met(step, layer, given, args)
                 step.masks[id(layer)] = keras_private.mask_of(given)
+                if unit_layer is not None:
+                    step.given[id(layer)] = self._backend.input_to_keep(given, unit_layer)
             if isinstance(layer, ACTIVATIONS) and args and _open(passages):
-                return self._through(step, _open(passages), function_of(layer), original, *args, **kwargs)
+                silent = is_exactly_silent(layer)
+                return self._through(step, _open(passages), function_of(layer), silent, original, *args, **kwargs)
             with step.nested() if isinstance(layer, LOOPS) else contextlib.nullcontext():
                 output = original(*args, **kwargs)
             with step.guard():
                 if unit_layer is not None:
                     return self._given_out(step, unit_layer, output, began)
                 if passages and not isinstance(layer, (*ACTIVATIONS, *WITH_UNITS)):
-                    _hand_on(step, layer, given, output, passages)
+                    _hand_on(step, layer, given, output, passages, kwargs)
             return output
 
         return call
@@ -221,7 +230,7 @@ class Follower:
             raise ValueError(f"the number of units of layer {unit_layer.name!r} is not known in advance")
         mask = step.masks.get(id(unit_layer.layer))
         mask = mask if covers(mask, tensor) and not unit_layer.convolution else None
-        trail = Trail(unit_layer, Tap(unit_layer, axes, mask), tensor)
+        trail = Trail(unit_layer, Tap(unit_layer, axes, mask), tensor, given=step.given.get(id(unit_layer.layer)))
         step.trails.append(trail)
         return Passage(trail, axes, mask)
 
@@ -247,6 +256,7 @@ class Follower:
         step: StepTrace,
         passages: list[Passage],
         function: str,
+        silent: bool,
         original: Callable[..., Any],
         x: Any,
         *args: Any,
@@ -269,6 +279,7 @@ class Follower:
             for passage in passages:
                 trail = passage.trail
                 trail.tap, trail.ended, trail.output, trail.met = taps[passage.axes], True, output, False
+                trail.way = passage.way.ended(silent=silent)
             step.tag(output, passages)
         return output
 
@@ -298,7 +309,9 @@ def _met(step: StepTrace, layer: Any, given: Any, args: tuple[Any, ...]) -> list
     return passages
 
 
-def _hand_on(step: StepTrace, layer: Any, given: Any, output: Any, passages: list[Passage]) -> None:
+def _hand_on(
+    step: StepTrace, layer: Any, given: Any, output: Any, passages: list[Passage], kwargs: Mapping[str, Any]
+) -> None:
     if not keras.ops.is_tensor(output):
         return
     if isinstance(layer, ADDITIONS):  # what an activation function gave is not what comes out of an addition
@@ -310,7 +323,9 @@ def _hand_on(step: StepTrace, layer: Any, given: Any, output: Any, passages: lis
         if axes is None:
             passage.trail.lost = True
         else:
-            handed.append(Passage(passage.trail, axes, passage.mask if covers(passage.mask, output) else None))
+            mask = passage.mask if covers(passage.mask, output) else None
+            way = passage.way if passage.trail.ended else passage.way.through(layer, before, passage.axes, kwargs)
+            handed.append(Passage(passage.trail, axes, mask, way))
     step.tag(output, handed)
 
 

@@ -8,6 +8,7 @@ gradients where the rule of an identity is given them on the way back.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
@@ -22,11 +23,13 @@ from deadunits_tb.capture.packed import Layout
 from deadunits_tb.taps.jax.private import carried, trace_of_now
 from deadunits_tb.taps.jax.reductions import activation_sums, square_sums, value_summary
 from deadunits_tb.taps.keras import private as keras_private
+from deadunits_tb.taps.keras import ranges
 from deadunits_tb.taps.keras.jax_device import DEVICE
-from deadunits_tb.taps.keras.layers import Survey, Weights
+from deadunits_tb.taps.keras.layers import Survey, UnitLayer, Weights
 from deadunits_tb.taps.keras.packing import layout_of, tap_fields, with_weights
 from deadunits_tb.taps.keras.replacing import replaced
 from deadunits_tb.taps.keras.step import KerasStep
+from deadunits_tb.taps.keras.sums import input_axes
 from deadunits_tb.taps.keras.trails import StepTrace, Tap
 from deadunits_tb.taps.keras.weights import WeightWatch, columns_of
 from deadunits_tb.thresholds import Thresholds
@@ -99,7 +102,9 @@ class JaxStep(KerasStep):
         assert self._function is not None
         assert self._plain is not None
         kept = self.weights.keep(self._values(state)) if self._looks else None
-        batches = _Batches(iterator, (self._scales, self._look[self._looks]))
+        if self.around is not None:
+            self.around.before(self._value_in(state))
+        batches = _Batches(iterator, (self._scales, self._look[self._looks], self._look[self._ranges]))
         try:
             logs, after = self._function(state, batches)
         except Exception as error:
@@ -111,6 +116,8 @@ class JaxStep(KerasStep):
                 return (logs, after), None
             logs = dict(logs)
             vector = logs.pop(KEY)
+            if self.around is not None:
+                self.around.after(self._value_in(after))
             return (logs, after), (vector, None if kept is None else self.weights.compare(kept, self._values(after)))
         assert self._plain is not None
         # Nothing has run yet. If it was not our taps that could not be traced, the user's own error comes again.
@@ -165,11 +172,25 @@ class JaxStep(KerasStep):
             fired_scale=self._thresholds.fired_scale,
         )
 
+    def input_to_keep(self, tensor: Any, layer: UnitLayer) -> Any:
+        """What a layer takes in: of a traced step always, as whether it is looked at is said when that runs."""
+        wanted = (self._ranges or self._trace is not None) and input_axes(layer)
+        return carried(tensor, self._trace) if wanted else None
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether matrix units may take float32 with ten bits."""
+        return bool(jax.default_backend() != "cpu")
+
+    def optimizers(self) -> list[keras.optimizers.Optimizer]:
+        """The one whose state goes from step to step."""
+        return [] if self._model.optimizer is None else [self._model.optimizer]
+
     # The step itself
 
     def _wrap(self, original: Callable[[State, Any], tuple[Any, State]]) -> Callable[[State, Any], tuple[Any, State]]:
         def train_step(state: State, batch: Any) -> tuple[Any, State]:
-            data, (scales, look) = batch
+            data, (scales, look, ranged) = batch
             self._tracing = True
             step = StepTrace(trace_of_now())
             self._trace, self._step_scales = step.graph, scales
@@ -183,7 +204,7 @@ class JaxStep(KerasStep):
                 with step.guard():
                     self._follower.finish(step)
                     looked = self._looked(data, gradients, look)
-                    fields = before | self._after(step, before, logs, after) | looked
+                    fields = before | self._after(step, before, logs, after) | looked | self._range_fields(step, ranged)
                     logs = {**logs, KEY: self._pack(step, fields)}
             self.failure = self.failure or step.failure
             if step.graph is None:
@@ -241,6 +262,25 @@ class JaxStep(KerasStep):
         found: dict[str, Any] = jax.lax.cond(look, work, nothing, numbers, gradients)
         return {"looked": look, **found}
 
+    def _range_fields(self, step: StepTrace, ranged: Any) -> dict[str, Any]:
+        """Ranges of what layers take in, if they are wanted when the step runs."""
+        what, tensors = ranges.wanted(step)
+        ranges.let_go(step)
+        tensors = [carried(tensor, step.graph) for tensor in tensors]
+        lost = {one.layer for one, tensor in zip(what, tensors, strict=True) if tensor is None}
+        pairs = [pair for pair in zip(what, tensors, strict=True) if pair[0].layer not in lost]
+        what, tensors = [one for one, _ in pairs], [tensor for _, tensor in pairs]
+        work = functools.partial(ranges.ends, what)
+        if trace_of_now() is None:
+            return work(tensors) if self._ranges else {}
+        sizes = {name: shape.size for name, shape in jax.eval_shape(work, tensors).items()}
+
+        def nothing(_: Any) -> Any:
+            return {name: jnp.asarray(ranges.nothing({name: size})) for name, size in sizes.items()}
+
+        found: dict[str, Any] = jax.lax.cond(ranged, work, nothing, tensors) if sizes else {}
+        return found
+
     def _is_numeric(self, array: Any) -> bool:
         if not isinstance(array, (jax.Array, np.ndarray)):
             return False
@@ -265,7 +305,7 @@ class JaxStep(KerasStep):
 
             return stateless_apply
 
-        with replaced([(optimizer, "stateless_apply", wrapped(optimizer)) for optimizer in self._all_optimizers()]):
+        with replaced([(optimizer, "stateless_apply", wrapped(optimizer)) for optimizer in self.optimizers()]):
             yield
 
     def _pack(self, step: StepTrace, fields: dict[str, Any]) -> Any:
@@ -283,6 +323,15 @@ class JaxStep(KerasStep):
         variables = (*self._model.trainable_variables, *self._model.non_trainable_variables)
         values = (*state[0], *state[1])
         return {id(variable): value for variable, value in zip(variables, values, strict=True)}
+
+    def _value_in(self, state: State) -> Callable[[keras.Variable], Any]:
+        """Gives a copy of what a variable is in a state: the next step is given the buffers."""
+        values = self._values(state)
+        optimizer = self._model.optimizer
+        if optimizer is not None:
+            pairs = zip(optimizer.variables, state[2], strict=True)
+            values |= {id(variable): value for variable, value in pairs}
+        return lambda variable: DEVICE.copy(values[id(variable)])
 
 
 class _Batches:

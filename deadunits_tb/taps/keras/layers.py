@@ -12,27 +12,29 @@ import keras
 from keras import layers
 
 from deadunits_tb.capture.activation_functions import CUSTOM, field_name
+from deadunits_tb.certificate import PROVABLE
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.keras import private as keras_private
 
 
-def _public(*names: str) -> tuple[Any, ...]:
+def public(*names: str) -> tuple[Any, ...]:
+    """Those of Keras's layers that this version has."""
     return tuple(getattr(layers, name) for name in names if hasattr(layers, name))
 
 
-TRANSPOSED = _public("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
-DEPTHWISE = _public("DepthwiseConv1D", "DepthwiseConv2D")
-SEPARABLE = _public("SeparableConv1D", "SeparableConv2D")
-CONVOLUTIONS = (*_public("Conv1D", "Conv2D", "Conv3D"), *TRANSPOSED, *DEPTHWISE, *SEPARABLE)
-LOOPS = _public("RNN", "TimeDistributed")
+TRANSPOSED = public("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
+DEPTHWISE = public("DepthwiseConv1D", "DepthwiseConv2D")
+SEPARABLE = public("SeparableConv1D", "SeparableConv2D")
+CONVOLUTIONS = (*public("Conv1D", "Conv2D", "Conv3D"), *TRANSPOSED, *DEPTHWISE, *SEPARABLE)
+LOOPS = public("RNN", "TimeDistributed")
 """Layers that run others in a loop: they are watched as a whole, at their output."""
 WITH_UNITS = (layers.Dense, layers.EinsumDense, *CONVOLUTIONS, *LOOPS)
-ACTIVATIONS = _public("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax")
+ACTIVATIONS = public("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax")
 ADDITIONS = (layers.Add, layers.Subtract, *keras_private.addition_operations())
-RESHAPES = _public("Reshape", "Permute", "Flatten")
+RESHAPES = public("Reshape", "Permute", "Flatten")
 _RANKS = ("1D", "2D", "3D")
-PASSING = _public(
+PASSING = public(
     *("BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization"),
     *("Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "Identity", "Rescaling"),
     *("Masking", "RepeatVector"),
@@ -201,6 +203,19 @@ def function_of(activation: Any) -> str:
     return field_name(name) or CUSTOM
 
 
+def is_exactly_silent(activation: Any) -> bool:
+    """Whether an activation function or layer gives nothing exactly where its input is not above zero, or a threshold.
+
+    As far as its settings are known: not so for functions with arguments bound to them.
+    """
+    if isinstance(activation, layers.Activation):
+        return is_exactly_silent(activation.activation)
+    if isinstance(activation, layers.ReLU):
+        return type(activation) is layers.ReLU and not activation.negative_slope
+    bound = isinstance(activation, functools.partial)
+    return not bound and function_of(activation) in PROVABLE - {"threshold"}
+
+
 def has_activation(layer: Any) -> bool:
     """Whether a layer applies an activation function of its own."""
     activation = getattr(layer, "activation", None)
@@ -257,7 +272,7 @@ def _einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _attention_projections(visible: Iterable[keras.Layer]) -> set[int]:
-    attention = _public("MultiHeadAttention", "GroupQueryAttention")
+    attention = public("MultiHeadAttention", "GroupQueryAttention")
     return {id(inner) for layer in visible if isinstance(layer, attention) for inner in keras_private.sublayers(layer)}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -108,6 +108,29 @@ def optimizer_slots(optimizer: keras.optimizers.Optimizer, variable: keras.Varia
             if trained is variable:
                 slots[name.strip("_")] = slot
     return slots
+
+
+def trainer_of(optimizers: Iterable[keras.optimizers.Optimizer], variable: Any) -> keras.optimizers.Optimizer | None:
+    """The optimizer that trains a variable, without those around it that scale the loss or hand out work."""
+    for optimizer in optimizers:
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        parts = getattr(inner, "optimizers", None)  # of a MultiOptimizer
+        found = trainer_of(parts, variable) if isinstance(parts, (list, tuple)) else None
+        if found is not None:
+            return found
+        if any(trained is variable for trained in getattr(inner, "_trainable_variables", ())):
+            return inner
+    return None
+
+
+def decays(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
+    """Whether an optimizer lets a variable that it trains decay."""
+    return bool(optimizer.weight_decay) and bool(optimizer._use_weight_decay(variable))
+
+
+def steps_made(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """The variable that counts how often an optimizer was given gradients, accumulated or not."""
+    return optimizer._iterations
 
 
 def learning_rate_source(optimizer: keras.optimizers.Optimizer) -> Any:

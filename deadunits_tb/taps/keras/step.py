@@ -14,10 +14,15 @@ import numpy.typing as npt
 from deadunits_tb.capture.activation_functions import output_limits
 from deadunits_tb.capture.observation import WeightObservation
 from deadunits_tb.capture.packed import Layout
+from deadunits_tb.record import Int
+from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.keras.follow import Backend, Follower
-from deadunits_tb.taps.keras.layers import Survey
+from deadunits_tb.taps.keras.layers import Survey, UnitLayer
+from deadunits_tb.taps.keras.proving import Proving
 from deadunits_tb.taps.keras.replacing import replaced
+from deadunits_tb.taps.keras.sums import input_axes
 from deadunits_tb.taps.keras.trails import StepTrace, Tap
+from deadunits_tb.taps.keras.weights import Device
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED
 
@@ -36,6 +41,8 @@ class KerasStep(Backend):
 
     weights: Any
     """What is remembered of weights."""
+    around: Proving | None = None
+    """What looks at parameters before the next observed step and after it."""
 
     def __init__(self, model: keras.Model, survey: Survey, thresholds: Thresholds) -> None:
         self._model = model
@@ -44,6 +51,7 @@ class KerasStep(Backend):
         self._follower = Follower(model, survey, self)
         self._order = {unit_layer.name: at for at, unit_layer in enumerate(survey.watched)}
         self._looks = True
+        self._ranges = False
         self._plain: Callable[..., Any] | None = None
         self._function: Callable[..., Any] | None = None
         self._layouts: list[Layout] = []
@@ -71,6 +79,14 @@ class KerasStep(Backend):
     def look_at_weights(self, look: bool) -> None:
         """Whether the next observed step looks at the weights."""
         self._looks = look
+
+    def look_at_ranges(self, look: bool) -> None:
+        """Whether the next observed step looks at the ranges of what layers take in."""
+        self._ranges = look
+
+    def input_to_keep(self, tensor: Any, layer: UnitLayer) -> Any:
+        """What a layer takes in, to be looked at when the step is over; None where that is not wanted."""
+        return tensor if self._ranges and input_axes(layer) else None
 
     def since_first(self) -> dict[str, WeightObservation]:
         """Change of the weights since the first observed step, and outgoing norms."""
@@ -101,7 +117,17 @@ class KerasStep(Backend):
             self._layouts.append(layout)
         return self._layouts.index(layout)
 
-    def _all_optimizers(self) -> list[keras.optimizers.Optimizer]:
+    @property
+    @abc.abstractmethod
+    def accelerated(self) -> bool:
+        """Whether matrix units may take float32 with ten bits."""
+
+    def pick(self, value: Any, columns: Columns, units: Int) -> npt.NDArray[np.floating]:
+        """``[rows, k]``: some units of the value of a variable, on the host."""
+        device: Device = self.weights.device
+        return device.numpy(device.matrix(columns, value))[:, units]
+
+    def optimizers(self) -> list[keras.optimizers.Optimizer]:
         """The model's own optimizer, and others that a GAN may have."""
         held = [self._model.optimizer, *vars(self._model).values()]
         return list({id(one): one for one in held if isinstance(one, keras.optimizers.Optimizer)}.values())

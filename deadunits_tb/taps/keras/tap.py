@@ -20,6 +20,7 @@ from deadunits_tb.taps.costs import StepCosts
 from deadunits_tb.taps.keras.backends import ObservedStep
 from deadunits_tb.taps.keras.consumers import Outgoing, outgoing_weights
 from deadunits_tb.taps.keras.layers import Survey, survey
+from deadunits_tb.taps.keras.proving import Proving
 from deadunits_tb.taps.keras.trails import StepTrace, Trail
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import RELU_LIKE, LayerInfo, Witness
@@ -59,6 +60,7 @@ class UnitTap:
         self._outgoing: dict[str, Outgoing] = {}
         self._costs = StepCosts()
         self._infos: dict[str, LayerInfo] = {}
+        self._proving: Proving | None = None
         self._scaled_at: int | None = None
         self._latest: object = None
         self._looked: dict[str, WeightObservation] = {}
@@ -91,6 +93,21 @@ class UnitTap:
         except Exception as error:
             self._monitor.report("tap", error)
 
+    def _look_for_proofs(self, observed: ObservedStep, step: int, looked: bool) -> None:
+        """Before an observed step: have it look at what layers with silent units take in.
+
+        Args:
+            observed: Runs it.
+            step: As counted.
+            looked: Whether it is one that looks at weights.
+        """
+        assert self._survey is not None
+        if self._proving is None:
+            self._proving = Proving(self._model, self._survey, observed)
+        wanted = self._proving.begin(self._numbers.of(step), self._monitor.silent_units)
+        observed.look_at_ranges(wanted)
+        observed.around = self._proving if wanted and looked else None
+
     def _hand_over(self, observed: ObservedStep, step: int, numbers: Any, seconds: float, looked: bool) -> None:
         began = perf_counter()
         traced = any(trace.graph is not None for trace in observed.traces)
@@ -98,8 +115,16 @@ class UnitTap:
             self._monitor.report("tap", observed.failure or "the train_step gives no dictionary of logs")
             return
         self._learn(observed)
-        packed_step = self._latest = packed.PackedStep(lambda: observed.fetch(numbers), self._known_weights)
-        own = self._costs.observed(seconds, traced=traced) + perf_counter() - began
+        proving = self._proving
+        assert proving is not None  # it is there since the step began
+        spent, proving.seconds = proving.seconds, 0.0
+        packed_step = self._latest = packed.PackedStep(
+            lambda: proving.take_in(*observed.fetch(numbers)), self._known_weights
+        )
+        own = self._costs.observed(seconds - spent, traced=traced) + spent + perf_counter() - began
+        if observed.around is not None:
+            number = self._numbers.of(step)
+            self._monitor.proofs.wait(lambda: proving.prove(number))
         self._monitor.observe(
             step,
             (lambda: self._with_history(observed, packed_step())) if looked else packed_step,
@@ -141,6 +166,8 @@ class UnitTap:
         assert self._survey is not None
         traces = list(observed.traces)
         observed.traces.clear()
+        if self._proving is not None:
+            self._proving.learn(traces)
         for trace in traces:
             for name, trails in _by_layer(trace).items():
                 info = self._info(observed, name, trails)

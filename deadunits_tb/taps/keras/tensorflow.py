@@ -15,12 +15,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deadunits_tb.capture.packed import Layout
+from deadunits_tb.record import Int
 from deadunits_tb.taps.columns import Columns
 from deadunits_tb.taps.keras import private as keras_private
-from deadunits_tb.taps.keras.layers import Survey, Weights
+from deadunits_tb.taps.keras import ranges
+from deadunits_tb.taps.keras.layers import Survey, UnitLayer, Weights
 from deadunits_tb.taps.keras.packing import layout_of, taps_of
 from deadunits_tb.taps.keras.replacing import replaced
 from deadunits_tb.taps.keras.step import KerasStep
+from deadunits_tb.taps.keras.sums import input_axes
 from deadunits_tb.taps.keras.tensorflow_optimizer import gradients_by_variable, optimizer_fields
 from deadunits_tb.taps.keras.trails import StepTrace, Tap
 from deadunits_tb.taps.merge import merge_vectors
@@ -28,7 +31,7 @@ from deadunits_tb.taps.tensorflow.apart import apart, gradient_seen, marked
 from deadunits_tb.taps.tensorflow.distributed import check_strategy, shared_scale, summed_gradients
 from deadunits_tb.taps.tensorflow.private import draws_statefully
 from deadunits_tb.taps.tensorflow.reductions import Reductions, only_if, rows_of_units, value_summary, zeros_like
-from deadunits_tb.taps.tensorflow.weights import WeightWatch
+from deadunits_tb.taps.tensorflow.weights import WeightWatch, matrix
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import RELU_LIKE
 
@@ -85,6 +88,7 @@ class TensorFlowStep(KerasStep):
             xla=self._is_compiled(),
         )
         self._look = tf.Variable(True, trainable=False, name="dead_units_look")
+        self._range_look = tf.Variable(False, trainable=False, name="dead_units_range_look")
         self.only = False
         """Whether all steps must run here, observed or not, for training to stay as it is."""
 
@@ -95,11 +99,15 @@ class TensorFlowStep(KerasStep):
             The logs, and the numbers on the device; None where the observation failed.
         """
         assert self._function is not None
+        if self.around is not None:
+            self.around.before(value_of)
         if self._replicas == 1:
             logs = self._function(iterator)
         else:
             with self._on_all_replicas():
                 logs = self._function(iterator)
+        if self.around is not None:
+            self.around.after(value_of)
         if not isinstance(logs, dict) or KEY not in logs:
             return logs, None
         logs = dict(logs)
@@ -114,6 +122,21 @@ class TensorFlowStep(KerasStep):
         if look != self._looks:
             super().look_at_weights(look)
             self._look.assign(look)
+
+    def look_at_ranges(self, look: bool) -> None:
+        """Whether the next observed step looks at the ranges of what layers take in."""
+        if look != self._ranges:
+            super().look_at_ranges(look)
+            self._range_look.assign(look)
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether matrix units may take float32 with ten bits."""
+        return any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU"))
+
+    def pick(self, value: Any, columns: Columns, units: Int) -> npt.NDArray[np.floating]:
+        """``[rows, k]``: some units of the value of a variable, on the host."""
+        return np.asarray(tf.gather(matrix(columns, value), units, axis=1))
 
     def set_scales(self, scales: Mapping[str, float | None]) -> None:
         """Root mean square of each layer's activations at the previous record."""
@@ -136,6 +159,11 @@ class TensorFlowStep(KerasStep):
         if isinstance(tensor, tf.IndexedSlices):
             tensor = tensor.values
         return isinstance(tensor, tf.Tensor) and (tensor.graph if tf.is_symbolic_tensor(tensor) else None) is graph
+
+    def input_to_keep(self, tensor: Any, layer: UnitLayer) -> Any:
+        """What a layer takes in: in a graph always, as whether it is looked at is said when that runs."""
+        wanted = (self._ranges or not tf.executing_eagerly()) and input_axes(layer)
+        return tensor if wanted else None
 
     def gradient_tap(self, tensor: Any, arrived: Callable[[Any], None]) -> Any:
         """An identity that sees the gradient on its way back."""
@@ -183,6 +211,25 @@ class TensorFlowStep(KerasStep):
         if isinstance(gradient, tuple):
             gradient = sum(self._squares(apart(each, made), tap) for each in gradient)
         return sums if gradient is None else sums | {"gradient": gradient}
+
+    def _range_fields(self, step: StepTrace, made: dict[int, Any]) -> dict[str, Any]:
+        """Ranges of what layers take in, if they are wanted when the step runs."""
+        what, tensors = ranges.wanted(step)
+        ranges.let_go(step)
+        if not what:
+            return {}
+        tensors = [apart(tensor, made) for tensor in tensors]
+        look = self._ranges if tf.executing_eagerly() else self._range_look.read_value()
+        sizes: dict[str, int] = {}
+
+        def seen() -> Any:
+            fields = ranges.ends(what, tensors)
+            sizes.update({name: int(values.shape[0]) for name, values in fields.items()})
+            return tf.concat([tf.zeros([0]), *fields.values()], 0)
+
+        # One vector, as each result of a branch takes time to trace.
+        numbers = only_if(look, seen, lambda _: tf.constant(ranges.nothing(sizes)))
+        return dict(zip(sizes, tf.split(numbers, list(sizes.values())), strict=True)) if sizes else {}
 
     # The step itself
 
@@ -276,7 +323,7 @@ class TensorFlowStep(KerasStep):
             yield
 
     def _optimizers_wrapped(self) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
-        for optimizer in self._all_optimizers():
+        for optimizer in self.optimizers():
             yield optimizer, "apply", self._wrap_apply(optimizer)
 
     def _wrap_apply(self, optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
@@ -313,10 +360,16 @@ class TensorFlowStep(KerasStep):
         fields |= self.weights.gradients(gradients, look)
         for at, tap in enumerate(taps_of(step)):
             fields |= {f"{at}:{name}": values for name, values in self._reduced(tap, made).items()}
+        fields |= self._range_fields(step, made)
         flat = {name: tf.reshape(tf.cast(values, tf.float32), [-1]) for name, values in fields.items()}
         layout = layout_of(step, {name: int(values.shape[0]) for name, values in flat.items()})
         number = tf.constant([self._number_of(layout)], tf.float32)
         return tf.concat([number, *flat.values()], 0)
+
+
+def value_of(variable: keras.Variable) -> Any:
+    """What a variable holds now."""
+    return tf.convert_to_tensor(variable.value)
 
 
 def _values_apart(gradient: Any, made: dict[int, Any]) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deadunits_tb.taps.keras.layers import UnitLayer
+from deadunits_tb.taps.keras.ways import UNCHANGED, UNFINISHED, Way
 
 
 @dataclass(eq=False, slots=True)
@@ -43,6 +44,8 @@ class Trail:
         lost: Something mixed the units with positions.
         met: Whether anything known took in what the units last gave.
         is_output: Whether the loss takes in the units.
+        given: What the layer took in, None where nobody wants to know.
+        way: To the activation function.
     """
 
     layer: UnitLayer
@@ -52,15 +55,18 @@ class Trail:
     lost: bool = False
     met: bool = False
     is_output: bool = False
+    given: Any = None
+    way: Way = UNFINISHED
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Passage:
-    """A trail at one tensor: where its units are there, and what is real."""
+    """A trail at one tensor: where its units are there, what is real, and how it came there."""
 
     trail: Trail
     axes: tuple[int, ...]
     mask: Any
+    way: Way = UNCHANGED
 
 
 @dataclass(eq=False)
@@ -72,6 +78,7 @@ class StepTrace:
         trails: In the order of the calls.
         elsewhere: Names of layers called where their values cannot be carried out of.
         masks: Of the input of layers that are being called, by layer.
+        given: Their inputs, likewise.
         outputs_known: Whether it was seen what the loss takes in.
         loss: As the model computed it.
         failure: What went wrong in our own work.
@@ -82,6 +89,7 @@ class StepTrace:
     trails: list[Trail] = field(default_factory=list)
     elsewhere: set[str] = field(default_factory=set)
     masks: dict[int, Any] = field(default_factory=dict)
+    given: dict[int, Any] = field(default_factory=dict)
     outputs_known: bool = False
     loss: Any = None
     failure: Exception | None = None
@@ -101,6 +109,7 @@ class StepTrace:
         """Let go of what was only needed while the step ran."""
         self._tags.clear()
         self.masks.clear()
+        self.given.clear()
         for trail in self.trails:
             trail.tap.mask = None
 

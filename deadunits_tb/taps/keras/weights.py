@@ -65,7 +65,8 @@ class WeightWatch:
     def __init__(self, incoming: Weighed, outgoing: Weighed, device: Device, *, exact_bytes: int = EXACT_BYTES) -> None:
         self._incoming = {name: list(weights) for name, weights in incoming.items() if weights}
         self._outgoing = {name: list(weights) for name, weights in outgoing.items() if weights}
-        self._device = device
+        self.device = device
+        """Of the backend."""
         columns = {name: [each for _, each in weights] for name, weights in self._incoming.items()}
         self.methods = methods(columns, copies=2, exact_bytes=exact_bytes)  # the first ones, and those before a step
         """Name of the layer to how its changes are measured."""
@@ -93,7 +94,7 @@ class WeightWatch:
     def gradients(self, gradients: Values) -> dict[str, Any]:
         """``name:weight_gradient``: norms of the gradients of each layer's weights, ``[units]``. A pure function."""
         return {
-            f"{name}:weight_gradient": _norms([self._device.matrix(each, gradients[key]) for key, each in weights])
+            f"{name}:weight_gradient": _norms([self.device.matrix(each, gradients[key]) for key, each in weights])
             for name, weights in self._incoming.items()
             if all(gradients.get(key) is not None for key, _ in weights)
         }
@@ -109,7 +110,7 @@ class WeightWatch:
 
     def fetch(self, numbers: Any) -> dict[str, Vector]:
         """Wait for what :meth:`compare` gave: ``name:norm_in`` and ``name:change``; the rest is remembered."""
-        vector, at = self._device.numpy(numbers), 0
+        vector, at = self.device.numpy(numbers), 0
         fields: dict[str, npt.NDArray[np.float64]] = {}
         for name, size in self._sizes.items():
             fields[name] = vector[at : at + size].astype(np.float64)
@@ -132,8 +133,8 @@ class WeightWatch:
         """A copy of each array, or its projection."""
         weights = self._incoming[name]
         if self.methods[name] == "exact":
-            return [self._device.copy(values[key]) for key, _ in weights]
-        return [part for key, each in weights for part in self._project(self._device.matrix(each, values[key]))]
+            return [self.device.copy(values[key]) for key, _ in weights]
+        return [part for key, each in weights for part in self._project(self.device.matrix(each, values[key]))]
 
     def _distances(self, first: Mapping[str, list[Any]], before: Mapping[str, list[Any]], values: Values) -> Any:
         found: list[Any] = []
@@ -141,8 +142,8 @@ class WeightWatch:
             if self.methods[name] == "exact":
                 now = [values[key] for key, _ in weights]
             else:
-                matrices = [self._device.matrix(each, values[key]) for key, each in weights]
-                now = [part for matrix in matrices for part in self._device.project(matrix)]
+                matrices = [self.device.matrix(each, values[key]) for key, each in weights]
+                now = [part for matrix in matrices for part in self.device.project(matrix)]
             found += [
                 self._norms_of(name, before[name]),
                 self._apart(name, before[name], now),
@@ -150,26 +151,26 @@ class WeightWatch:
                 self._norms_of(name, first[name]),
             ]
         for weights in self._outgoing.values():
-            found.append(_norms([self._device.matrix(each, values[key]) for key, each in weights]))
-        return self._device.concatenate(found)
+            found.append(_norms([self.device.matrix(each, values[key]) for key, each in weights]))
+        return self.device.concatenate(found)
 
     def _norms_of(self, name: str, kept: list[Any]) -> Any:
         if self.methods[name] == "projection":
             return sum(norm * norm for norm in kept[2::3]) ** 0.5
         return _norms(
-            [self._device.matrix(each, old) for (_, each), old in zip(self._incoming[name], kept, strict=True)]
+            [self.device.matrix(each, old) for (_, each), old in zip(self._incoming[name], kept, strict=True)]
         )
 
     def _apart(self, name: str, old: list[Any], new: list[Any]) -> Any:
         """``[units]``: norm of the difference of what was kept at two times."""
         if self.methods[name] == "exact":
             pairs = zip(self._incoming[name], old, new, strict=True)
-            matrix = self._device.matrix
+            matrix = self.device.matrix
             return _norms([matrix(each, two) - matrix(each, one) for (_, each), one, two in pairs])
         squares = []
         for at in range(0, len(old), 3):
             apart = ((new[at] - old[at]) ** 2).mean(0)
-            squares.append(self._device.where(old[at + 1] == new[at + 1], 0.0 * old[at + 2], apart))
+            squares.append(self.device.where(old[at + 1] == new[at + 1], 0.0 * old[at + 2], apart))
         return sum(squares) ** 0.5
 
 

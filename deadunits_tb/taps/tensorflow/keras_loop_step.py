@@ -228,6 +228,10 @@ class LoopStep(TensorFlowStep):
         loss = _scalar(packed.loss)
         return join(parts, more if loss is None else more | {"loss": np.array([loss])})
 
+    def optimizers(self) -> list[keras.optimizers.Optimizer]:
+        """Those that the user has named."""
+        return list(self._optimizers)
+
     def gradient_tap(self, tensor: Any, arrived: Callable[[Any], None]) -> Any:
         """An identity that sees the gradient on its way back to the model's own weights."""
 

@@ -24,6 +24,7 @@ from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.taps.keras import private as keras_private
 from deadunits_tb.taps.keras.replacing import replaced
 from deadunits_tb.taps.keras.tap import UnitTap
+from deadunits_tb.taps.keras.tensorflow import value_of
 from deadunits_tb.taps.tensorflow.distributed import Workers, workers
 from deadunits_tb.taps.tensorflow.keras_loop_step import LoopStep, Part, StepNumbers
 from deadunits_tb.taps.tensorflow.private import is_recording
@@ -220,11 +221,16 @@ class LoopTap(UnitTap):
         assert self._loop is not None
         look = self._monitor.will_record(self.step)
         self._loop.look_at_weights(look)
+        self._look_for_proofs(self._loop, self.step, look)
         self._before_step = self._loop.weights.before() if look else {}
+        if self._loop.around is not None:
+            self._loop.around.before(value_of)
 
     def _end_observed(self, step: int, loss: Any, seconds: float) -> None:
         self._hooks.close()
         loop = self._loop
+        if loop is not None and loop.around is not None:
+            loop.around.after(value_of)
         if loop is not None and self._eager is not None:
             self._parts.append(self.pack(self._eager))
         parts = [part for part in self._parts if part is not None]

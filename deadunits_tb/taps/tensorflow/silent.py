@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from deadunits_tb.capture.messages import one_line, say
-from deadunits_tb.record import LayerRecord
+from deadunits_tb.record import Int, LayerRecord
 from deadunits_tb.run_record import Skipped
+
+_NONE: Mapping[str, Int] = {}
 
 
 class SilentMonitor:
@@ -26,6 +28,11 @@ class SilentMonitor:
     def counts(self) -> dict[str, dict[str, int]]:
         """None: they are the chief's."""
         return {}
+
+    @property
+    def silent_units(self) -> Mapping[str, Int]:
+        """None: they are the chief's."""
+        return _NONE
 
     @property
     def last_records(self) -> Mapping[str, LayerRecord]:

@@ -158,10 +158,11 @@ class WeightWatch:
 
 def _matrices(weights: Sequence[tuple[tf.Variable, Columns]], values: Sequence[Any]) -> list[Any]:
     """``[rows, units]`` of values shaped like the variables, in float32."""
-    return [_matrix(columns, value) for (_, columns), value in zip(weights, values, strict=True)]
+    return [matrix(columns, value) for (_, columns), value in zip(weights, values, strict=True)]
 
 
-def _matrix(columns: Columns, value: Any) -> Any:
+def matrix(columns: Columns, value: Any) -> Any:
+    """``[rows, units]`` of a value shaped like the variable, in float32."""
     value = tf.cast(value, tf.float32)
     if columns.order != tuple(range(len(columns.shape))):
         value = tf.transpose(value, columns.order)
