@@ -20,24 +20,19 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def array_of(values: Values, *, last: str) -> tuple[reductions.Array, Values]:
-    """``[examples, positions, units]`` laid out in memory with one axis last; and what must be kept alive."""
-    if last == "units":
-        memory = np.ascontiguousarray(values)
-        view = memory
-    else:
-        memory = np.ascontiguousarray(values.transpose(0, 2, 1))
-        view = memory.transpose(0, 2, 1)
-    examples, positions, units = view.shape
-    one, two, three = (stride // 4 for stride in view.strides)
-    return reductions.Array(memory.ctypes.data, (examples, positions, units), (one, two, three)), memory
+def laid_out(values: Values, *, last: str) -> tuple[Values, reductions.Layout]:
+    """``[examples, positions, units]`` with one axis last in memory."""
+    if last == "positions":
+        values = np.ascontiguousarray(values.transpose(0, 2, 1)).transpose(0, 2, 1)
+    return values, reductions.Layout(values.shape, [stride // 4 for stride in values.strides])
 
 
 def reduced(values: Values, *, last: str, relu_like: bool, limits: tuple[float, float] | None, limit: float) -> Values:
-    array, memory = array_of(values, last=last)
+    values, layout = laid_out(values, last=last)
     out = np.full((7 + (not relu_like) + (limits is not None), values.shape[2]), np.nan, np.float32)
-    reductions.activation(array, None, relu_like=relu_like, limits=limits, limit=limit, out=out.ctypes.data)
-    assert memory is not None
+    reductions.activation(
+        values.ctypes.data, layout, None, out.ctypes.data, relu_like=relu_like, limits=limits, limit=limit
+    )
     np.testing.assert_array_equal(out[-1], values[0, 0])
     return out[:-1]
 
@@ -74,10 +69,9 @@ def test_an_activation_is_reduced_as_numpy_does(size, last, relu_like, limits):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_squares_are_those_of_numpy(size, last):
     values = np.random.default_rng(size).standard_normal(size).astype(np.float32) * np.float32(1e-25)
-    array, memory = array_of(values, last=last)
+    values, layout = laid_out(values, last=last)
     out = np.full(size[2], np.nan, np.float32)
-    reductions.squares(array, 2.0**64, out.ctypes.data)
-    assert memory is not None
+    reductions.squares(values.ctypes.data, layout, out.ctypes.data, 2.0**64)
     np.testing.assert_allclose(out, ((values.astype(np.float64) * 2.0**64) ** 2).sum((0, 1)), rtol=2e-6)
 
 

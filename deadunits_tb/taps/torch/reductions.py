@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from deadunits_tb.capture.packed import SQUARE_SCALE
-from deadunits_tb.taps.torch import in_one_pass
+from deadunits_tb.taps.torch import in_one_pass as compiled
 from deadunits_tb.taps.torch.rows import BLOCK, Place, Rows
 from deadunits_tb.taps.torch.sums import Sums, fields_of, root_mean_square
 
@@ -61,14 +61,15 @@ class Reductions:
             ``examples`` and ``positions`` (numbers), and ``[units]`` tensors, as
             :meth:`deadunits_tb.taps.tensorflow.reductions.Reductions.activation_sums` says.
         """
+        ask: dict[str, Any] = {"relu_like": relu_like, "limits": limits, "scale": scale, "fired_scale": fired_scale}
+        in_one_pass = compiled.activation_sums(tensor, place, shift=shift, **ask)
+        if in_one_pass is not None:
+            return in_one_pass
         rows = Rows.of(tensor.detach(), place)
         sums = Sums(examples=rows.examples, positions=rows.count)
         if not rows.count:
             return sums
         fields = fields_of(relu_like=relu_like, bounded=limits[1] < math.inf)
-        ask: dict[str, Any] = {"relu_like": relu_like, "limits": limits, "scale": scale, "fired_scale": fired_scale}
-        if in_one_pass.activation_sums(rows, sums, fields, shift, **ask):
-            return sums
         sums.take(fields, torch.empty((len(fields), rows.units), dtype=torch.float32, device=rows.values.device))
         found = {name: values for name, values in sums.whole().items() if name in fields}
         shift = sums["shift"] = found.pop("shift").copy_(rows.first()) if shift is None else shift
@@ -99,9 +100,9 @@ class Reductions:
             place: Of the units.
             loss_scale: What the loss was multiplied by, a tensor; undone before the square, which it could make Inf.
         """
+        if (in_one_pass := compiled.gradient_squares(gradient, place, loss_scale)) is not None:
+            return in_one_pass
         rows = Rows.of(gradient.detach(), place)
-        if (found := in_one_pass.squares(rows, loss_scale)) is not None:
-            return found
         if loss_scale is not None or rows.small:
             return self._scaled_squares(
                 rows, SQUARE_SCALE if loss_scale is None else SQUARE_SCALE / loss_scale.to(rows.values.device)
