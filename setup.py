@@ -174,7 +174,6 @@ class BuildNative(Command):
 
         compiler = new_compiler()
         customize_compiler(compiler)
-        microsoft = compiler.compiler_type == "msvc"
         unix = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-fvisibility=hidden"]
         arguments = ["/O2", "/std:c11"] if compiler.compiler_type == "msvc" else unix
         with tempfile.TemporaryDirectory(dir=NATIVE.parent) as work:
