@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from chosen_interval import assert_chosen_by_cost, without_opening
 from deadunits_tb.keras import DeadUnitsCallback
 from deadunits_tb.tensorflow import watch
 from keras_zoo import ZOO, assert_same_state, built
 from tensorflow_zoo import MODES, batches, made, run_in, step_of, trained
+from test_keras_layers import EXPECTED
 
 
 @pytest.mark.parametrize("name", ["unbuilt", "subclassed"])
@@ -30,7 +32,16 @@ def test_every_model_of_the_zoo_trains_the_same(name, mode, tmp_path):
     plain, _ = trained(name=name, mode=mode)
     watched, _ = trained(tmp_path, name=name, mode=mode)
     assert_same_state(plain, watched)
-    assert run_in(tmp_path).layers
+    run = run_in(tmp_path)
+    found = {
+        layer: (info.kind, info.units, info.activation_function, info.fan_in, info.fan_out, info.role, info.witness)
+        for layer, info in ((layer, history.info) for layer, history in run.layers.items())
+    }
+    assert found == EXPECTED[name], "as with fit"
+    embeds = name in ("recurrent", "attention")
+    assert [(one.layer, "row" in one.reason) for one in run.records[-1].skipped] == ([("embedding", True)] * embeds)
+    if name == "shared":
+        assert run.layers["dense"]._history.window(0).examples == 2 * run.layers["dense_1"]._history.window(0).examples
 
 
 def sgd():
@@ -76,6 +87,10 @@ def test_loss_scaling_is_undone_and_skipped_steps_have_no_gradients(tmp_path):
     one, other = (run_in(tmp_path / name).layers["dense"] for name in ("half", "full"))
     np.testing.assert_allclose(one.statistic("gradient")[0], other.statistic("gradient")[0], rtol=0.05)
     np.testing.assert_allclose(one.statistic("weight_gradient")[0], other.statistic("weight_gradient")[0], rtol=0.05)
+    skipped = np.isnan(one.statistic("gradient")).all(1)
+    assert skipped.any()
+    np.testing.assert_array_equal(np.isnan(one.statistic("weight_gradient")).all(1), skipped)
+    assert np.isfinite(one.statistic("mean")).all()
 
 
 @pytest.mark.parametrize(
@@ -112,6 +127,12 @@ def test_the_record_of_a_step_is_that_of_fit(mode, tmp_path):
     np.testing.assert_allclose(one.inputs.mean, other.inputs.mean, rtol=1e-5)
 
 
+def test_by_default_the_interval_is_chosen_by_cost(tmp_path, monkeypatch):
+    without_opening(monkeypatch)
+    trained(tmp_path, every=None, epochs=40)
+    assert_chosen_by_cost(run_in(tmp_path), steps=120)
+
+
 def test_steps_may_be_numbered_otherwise_than_by_ones(tmp_path, caplog):
     """As by the examples seen so far. From step 1000 on not each observation becomes a record: those that do looked."""
     model, data, optimizer = made()
@@ -126,7 +147,7 @@ def test_steps_may_be_numbered_otherwise_than_by_ones(tmp_path, caplog):
     assert [record.optimizer_steps for record in run.records] == [1, 2, 2, 2, 2]
     for name in ("update_ratio", "norm_in", "drift"):
         assert np.isfinite(run.layers["dense"].statistic(name)).all(), name
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name.startswith("deadunits_tb")]
 
 
 def test_evaluation_is_not_counted(tmp_path):
