@@ -175,6 +175,40 @@ def test_layers_in_loops_are_skipped_and_said_so() -> None:
     assert "outside of scan" in layers.skipped["within"]
 
 
+def test_a_table_that_is_looked_up_is_no_layer() -> None:
+    params = {"table": np.ones((9, 4), np.float32), "head": np.ones((4, 3), np.float32)}
+    found = watch(lambda params, ids: (params["table"][ids] @ params["head"]).sum())
+    assert list(found.layers(params, np.zeros(5, int))) == ["head"]
+
+
+def test_what_a_function_raises_is_raised_and_nothing_is_left_behind() -> None:
+    """In the middle of being looked into; then it runs as it would have."""
+    params, x = {"w": np.ones((4, 3), np.float32)}, np.ones((2, 4), np.float32)
+    armed: list[str] = []
+
+    def loss(params: Any, x: Any) -> Any:
+        x = jax.nn.relu(x @ params["w"])
+        if armed:
+            raise RuntimeError(armed[0])
+        return x.sum()
+
+    wanted = jax.jit(jax.value_and_grad(loss))(params, x)
+    functions = [(module, dict(vars(module))) for module in (jax, jax.nn, jnp, lax)]
+    watched = watch(loss)
+    statistics = init_statistics(watched.layers(params, x))
+    armed.append("the user's own")
+    for call in (lambda: watched.layers(params, x), lambda: jax.jit(value_and_grad(watched))(params, statistics, x)):
+        with pytest.raises(RuntimeError, match="the user's own"):
+            call()
+    armed.clear()
+    for module, before in functions:
+        assert all(vars(module)[name] is function for name, function in before.items())
+    with jax.checking_leaks():
+        (value, statistics), gradients = jax.jit(value_and_grad(watched))(params, statistics, x)
+    assert_same((value, gradients), wanted)
+    assert step_observation(jax.device_get(statistics)).layers["w"].examples == 2
+
+
 def test_shared_weights_are_one_layer_with_twice_the_examples() -> None:
     params = {"shared": {"kernel": np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)}}
 

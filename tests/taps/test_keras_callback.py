@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import deadunits_tb
+from chosen_interval import assert_chosen_by_cost, without_opening
 from deadunits_tb import MonitorWarning, Thresholds
 from deadunits_tb.errors import InvalidArgumentError, LogDirectoryError, UnknownNameError
 from deadunits_tb.keras import DeadUnitsCallback
@@ -101,6 +102,41 @@ def test_steps_go_on_over_fits_and_from_the_optimizer(tmp_path: pathlib.Path) ->
     runs = deadunits_tb.load(tmp_path)
     assert runs["whole"].layers["dense"].steps.tolist() == [0, 1, 2, 3]
     assert runs["resumed"].layers["dense"].steps.tolist() == [4, 5]
+
+
+def test_evaluation_and_prediction_are_not_counted(tmp_path: pathlib.Path) -> None:
+    class Looks(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.model.predict(x[:3], verbose=0)
+
+    model, (x, y) = built("dense", run_eagerly=True)
+    callbacks = [DeadUnitsCallback(tmp_path, every=1), Looks()]
+    model.fit(x, y, batch_size=11, epochs=2, verbose=0, callbacks=callbacks, validation_data=(x[:8], y[:8]))
+    assert [(record.step, record.examples) for record in deadunits_tb.load(tmp_path)["."].records] == [
+        (step, 11) for step in range(4)
+    ]
+
+
+def test_gradients_that_the_optimizer_accumulates(tmp_path: pathlib.Path) -> None:
+    """Each batch is a step, as Keras counts them; between updates no weight moves."""
+
+    def trained(callbacks: list[Any]) -> dict[str, Any]:
+        optimizer = lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)  # noqa: E731
+        model, (x, y) = built("dense", optimizer=optimizer, run_eagerly=True)
+        model.fit(x, y, batch_size=11, epochs=2, verbose=0, callbacks=callbacks)
+        return state(model)
+
+    assert_same_state(trained([]), trained([DeadUnitsCallback(tmp_path, every=1)]))
+    run = deadunits_tb.load(tmp_path)["."]
+    assert [(record.step, record.examples) for record in run.records] == [(step, 11) for step in range(4)]
+    moved = (run.layers["dense_2"].statistic("update_ratio") > 0).any(1)
+    assert moved.tolist() == [False, True, False, True]
+
+
+def test_by_default_the_interval_is_chosen_by_cost(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_opening(monkeypatch)
+    fit([DeadUnitsCallback(tmp_path)], epochs=50)
+    assert_chosen_by_cost(deadunits_tb.load(tmp_path)["."], steps=100)
 
 
 def test_a_callback_is_of_one_model(tmp_path: pathlib.Path) -> None:

@@ -137,7 +137,11 @@ def test_layers_of(name, tmp_path):
     embeds = name in ("recurrent", "attention")
     tokens = {layer for layer, history in run.layers.items() if history.info.tokens}
     assert tokens == ({layer for layer in found if layer not in ("simple_rnn", "dense_1")} if embeds else set())
-    assert [skipped.layer for skipped in run.records[-1].skipped] == (["embedding"] if embeds else [])
+    assert [(skipped.layer, "row" in skipped.reason) for skipped in run.records[-1].skipped] == (
+        [("embedding", True)] if embeds else []
+    )
+    if name == "shared":  # as both of its calls are seen
+        assert run.layers["dense"]._history.window(0).examples == 2 * run.layers["dense_1"]._history.window(0).examples
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")

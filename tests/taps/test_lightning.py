@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import deadunits_tb
+from chosen_interval import assert_chosen_by_cost, without_opening
 from deadunits_tb import InvalidArgumentError, MonitorWarning
 from deadunits_tb.lightning import DeadUnitsCallback
 
@@ -147,6 +148,7 @@ def test_training_is_the_same_to_the_last_bit(case: str, tmp_path: pathlib.Path)
 
 
 def test_what_is_recorded(tmp_path: pathlib.Path) -> None:
+    """Validation adds nothing."""
     trained(Digits, [DeadUnitsCallback(tmp_path, every=1)], validate=True)
     run = deadunits_tb.load(tmp_path)["."]
     assert {name: (layer.info.activation_function, layer.info.role) for name, layer in run.layers.items()} == {
@@ -154,7 +156,7 @@ def test_what_is_recorded(tmp_path: pathlib.Path) -> None:
     }  # fmt: skip
     assert run.info.framework == "torch"
     assert run.info.optimizer["class"] == "Adam"
-    assert [record.step for record in run.records] == list(range(20))  # validation made none
+    assert [(record.step, record.examples) for record in run.records] == [(step, 32) for step in range(20)]
     assert all(record.loss is not None and 0 < record.loss < 5 for record in run.records)
     assert all(record.inputs is not None for record in run.records)
     assert all(layer.statistic("update_ratio").max() > 0 for layer in run.layers.values())
@@ -227,6 +229,12 @@ def test_an_alarm_may_end_training(tmp_path: pathlib.Path) -> None:
     assert alarms[0].layer == "net.3"  # behind 32 silent units every output is constant: seen first
     assert trainer.global_step < 30
     assert 0 <= trainer.callback_metrics["dead_fraction"] <= 1
+
+
+def test_by_default_the_interval_is_chosen_by_cost(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_opening(monkeypatch)
+    fit(Digits(), DeadUnitsCallback(tmp_path), max_epochs=10)
+    assert_chosen_by_cost(deadunits_tb.load(tmp_path)["."], steps=100)
 
 
 def test_a_second_fit_goes_on_counting(tmp_path: pathlib.Path) -> None:

@@ -105,6 +105,38 @@ def test_a_loop_inside_of_the_function_is_refused_with_what_to_do(tmp_path):
     assert deadunits_tb.load(tmp_path)["."].layers == {}
 
 
+def test_a_layer_in_a_loop_of_the_model_is_left_alone(tmp_path):
+    class Inner(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.head = L.Dense(4, "relu", name="hidden"), L.Dense(3, "softmax", name="head")
+
+        def call(self, x):
+            return self.head(tf.map_fn(lambda one: self.hidden(one[None])[0], x, fn_output_signature=tf.float32))
+
+    def run(log_dir):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(7)
+        model, optimizer = Inner(), keras.optimizers.SGD(0.1)
+        x, y = batches(vectors())[0]
+        model(x)
+        step = step_of(model, optimizer)
+        monitor = None if log_dir is None else watch(model, log_dir, optimizer, every=1)
+        step = step if monitor is None else monitor.wrap(step)
+        for _ in range(2):
+            loss = step(x, y)
+            if monitor is not None:
+                monitor.step(loss)
+        if monitor is not None:
+            monitor.close()
+        return everything(model, optimizer)
+
+    assert_same_state(run(None), run(tmp_path))
+    found = run_in(tmp_path)
+    assert list(found.layers) == ["head"]
+    assert [(one.layer, "cannot be carried" in one.reason) for one in found.records[-1].skipped] == [("hidden", True)]
+
+
 PLACES = {
     "survey": (keras_tap, "outgoing_weights"),
     "first weights": (WeightWatch, "begin"),

@@ -96,6 +96,8 @@ WAYS = {
     "gate": lambda z: z * torch.linspace(0.5, 2, 8),
     "shifted in place": lambda z: z.add_(1),
     "residual": lambda z: z + torch.ones(16, 8),
+    "pooled": lambda z: F.max_pool1d(z.view(4, 4, 8).transpose(1, 2), 2),
+    "normalised over the batch": lambda z: F.batch_norm(z, None, None, training=True),
     "padded": lambda z: F.pad(z.view(4, 4, 8).transpose(1, 2), (1, 1)),
 }
 
@@ -233,6 +235,10 @@ def test_what_is_not_observed_is_listed_with_its_reason(tmp_path):
     assert "a row not seen is not dead" in result["monitor"].skipped["embed"]
     result = train("checkpoint reentrant", tmp_path / "checkpoint", steps=1)
     assert "only its activations are seen" in result["monitor"].skipped["body.0 (gradient)"]
+    result = train("checkpoint", tmp_path / "not reentrant", steps=1)
+    once = result["monitor"]._monitor.last_records["body.0"]  # although it is computed twice
+    assert once.window.examples == 16
+    assert (once.statistics.get("gradient") > 0).any()
     result = train("block", tmp_path / "block", steps=1)
     assert "inside of PyTorch's own attention" in result["monitor"].skipped["attention.in_proj"]
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import deadunits_tb
+from chosen_interval import assert_chosen_by_cost, without_opening
 from deadunits_tb import MonitorWarning
 from deadunits_tb.errors import InvalidArgumentError, LogDirectoryError, UnknownNameError
 from deadunits_tb.torch import TorchMonitor, watch
@@ -328,6 +329,14 @@ def test_an_import_brings_no_other_framework():
     code = "import deadunits_tb.torch, sys; print({'tensorflow', 'keras', 'jax'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"
+
+
+def test_by_default_the_interval_is_chosen_by_cost(tmp_path, monkeypatch):
+    without_opening(monkeypatch)
+    monitor, model, optimizer, x = dense(tmp_path, every=None)
+    fitted(monitor, model, optimizer, x, 200)
+    monitor.close()
+    assert_chosen_by_cost(deadunits_tb.load(tmp_path)["."], steps=200)
 
 
 def test_nothing_is_said_where_nothing_is_wrong(tmp_path):

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 import deadunits_tb
+from chosen_interval import assert_chosen_by_cost, without_opening
 from deadunits_tb import InvalidArgumentError, MonitorWarning
 from deadunits_tb.transformers import DeadUnitsCallback
 
@@ -106,7 +107,8 @@ def test_training_is_the_same_to_the_last_bit(case: str, tmp_path: pathlib.Path)
     watched = state(train(make, [DeadUnitsCallback(tmp_path / "log", every=1)], tmp_path, **options))
     assert_same(plain, watched)
     run = deadunits_tb.load(tmp_path)["log"]
-    assert len(run.records) == (4 if "accumulated" in case else 12)
+    accumulated = "accumulated" in case
+    assert [record.examples for record in run.records] == ([24] * 4 if accumulated else [8] * 12)  # none of evaluation
     assert not run.records[-1].errors
 
 
@@ -139,6 +141,12 @@ def test_the_share_of_dead_units_is_logged(tmp_path: pathlib.Path) -> None:
     train(bert, [DeadUnitsCallback(tmp_path / "again", every=1), Reads()], tmp_path)
     assert seen
     assert all(0 <= share <= 1 for share in seen)
+
+
+def test_by_default_the_interval_is_chosen_by_cost(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_opening(monkeypatch)
+    train(bert, [DeadUnitsCallback(tmp_path / "log")], tmp_path, num_train_epochs=4)
+    assert_chosen_by_cost(deadunits_tb.load(tmp_path)["log"], steps=48)
 
 
 def hooks(model: Any) -> list[Any]:
