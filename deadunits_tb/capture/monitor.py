@@ -8,28 +8,23 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from time import time as wall_clock
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from deadunits_tb.capture.alarms import AlarmCallback, AlarmWatch
+from deadunits_tb.capture.alarms import AlarmCallback
 from deadunits_tb.capture.arguments import check_log_dir, check_on_alarm, check_whole
-from deadunits_tb.capture.certificates import Proofs, silent_units
-from deadunits_tb.capture.journal import RunJournal
+from deadunits_tb.capture.certificates import Proofs
 from deadunits_tb.capture.messages import MonitorWarning
 from deadunits_tb.capture.observation import Deferred
-from deadunits_tb.capture.pending import PendingSteps
-from deadunits_tb.capture.run_layers import RunLayers
-from deadunits_tb.capture.run_window import RunWindow
-from deadunits_tb.capture.schedule import MOST_RECORDS, ObservationSchedule, RecordSchedule
-from deadunits_tb.record import NEVER, Int, LayerRecord
-from deadunits_tb.run_record import EVENT_UNITS, RunEvent, RunInfo, RunRecord, Skipped
+from deadunits_tb.capture.recording import LearningRate, Recording
+from deadunits_tb.capture.schedule import ObservationSchedule
+from deadunits_tb.record import Int, LayerRecord
+from deadunits_tb.run_record import RunInfo, Skipped
 from deadunits_tb.units import LayerInfo, count_states
 
 __all__ = ["LearningRate", "Monitor", "MonitorWarning"]
 
-LearningRate = Callable[[], float | None] | float | None
 P = ParamSpec("P")
 M = TypeVar("M", bound="Monitor")
 
@@ -98,24 +93,20 @@ class Monitor:
         self._schedule = ObservationSchedule(
             every=every, max_overhead=max_overhead, initial_step=initial_step, total_steps=total_steps
         )
-        self._records = RecordSchedule(initial_step=initial_step, total_steps=total_steps)
-        self._initial_step = initial_step
-        self._on_alarm = on_alarm
-        self._alarms = AlarmWatch()
-        self._layers = RunLayers(run.thresholds, dataset_examples)
-        self._pending = PendingSteps()
-        self._window = RunWindow()
-        self._last_step = self._last_number = self._record_step = NEVER
-        self._from_start = False
-        self._total_steps = total_steps
-        self._learning_rate: LearningRate = None
+        self._initial_step, self._total_steps = initial_step, total_steps
+        self._recording = Recording(
+            log_dir,
+            run,
+            self._schedule,
+            max_bytes=max_bytes,
+            total_steps=total_steps,
+            initial_step=initial_step,
+            dataset_examples=dataset_examples,
+            on_alarm=on_alarm,
+        )
         self._closed = False
-        self.proofs = Proofs()
-        """Certificates that wait for the next record."""
-        self._silent: dict[str, Int] | None = None
         self.stopped = False
         """True once the monitor has stepped aside: nothing more is observed."""
-        self._journal = RunJournal(log_dir, run, self._layers.infos, max_bytes=max_bytes)
         for info in run.layers:
             self.add_layer(info)
         self._process = os.getpid()
@@ -127,11 +118,11 @@ class Monitor:
 
     def will_record(self, step: int) -> bool:
         """Whether an observation of this step becomes a record, if there are enough examples."""
-        return self._records.due(step)
+        return self._recording.due(step)
 
     def add_layer(self, info: LayerInfo) -> None:
         """Make a layer known before its first observation, or correct what is said of it from now on."""
-        known = self._layers.infos.get(info.name)
+        known = self.infos.get(info.name)
         if known is not None and known.units != info.units:
             self._finish()
             self.report(
@@ -140,14 +131,12 @@ class Monitor:
             )
             return
         if known is not None and known.activation_function != info.activation_function:
-            self._fetch_waiting()  # it is of the layer as it was
-        self._layers.add_layer(info)
-        self._pending.make_room_for(sum(layer.units for layer in self._layers.infos.values()))
-        self._journal.no_longer_skipped(info.name)
+            self._fetch()  # what waits is of the layer as it was
+        self._recording.add_layer(info)
 
     def skip(self, layer: str, reason: str) -> None:
         """Note, once, that a layer is not observed, and why in one sentence."""
-        self._journal.skip(layer, reason)
+        self._recording.journal.skip(layer, reason)
 
     def expect(self, total_steps: int | None) -> None:
         """Learn, or correct, the step at which training is expected to end, as the steps are called in records."""
@@ -156,12 +145,12 @@ class Monitor:
 
     def _expect(self, total_steps: int | None) -> None:
         self._schedule.expect(total_steps)
-        self._records.expect(total_steps)
+        self._recording.expect(total_steps)
 
     def start_at(self, step: int) -> None:
         """Learn the first step of this process, before anything is observed."""
         self._initial_step = step
-        self._records = RecordSchedule(initial_step=step)
+        self._recording.start_at(step)
 
     @_guarded
     def observe(
@@ -184,21 +173,10 @@ class Monitor:
         """
         began = perf_counter()
         called = step if number is None else number
-        if called < self._last_number:
-            raise ValueError(f"steps ran backwards, from {self._last_number} to {called}: begin a new monitor")
-        if self._last_step == NEVER:
-            self._from_start = step == self._initial_step <= 1  # counted from 0, or by a user's loop from 1
         if called != step and self._total_steps is not None:  # what is told in numbers, counted
             each = (called + 1 - self._initial_step) / (step + 1 - self._initial_step)
             self._expect(step + round((self._total_steps - called) / each))
-        self._last_step, self._last_number = step, called
-        self._learning_rate = learning_rate
-        self._pending.add(called, deferred)
-        due, examples = self._records.due(step), 0
-        if due or self._pending.full:
-            examples = self._fetch()
-        if due and self._records.enough(self._window.examples):
-            self._record()
+        examples = self._recording.take(step, called, deferred, learning_rate)
         self._schedule.observed(step, examples=examples, seconds=seconds + perf_counter() - began)
 
     @_guarded
@@ -214,15 +192,7 @@ class Monitor:
             step: The last training step before it; None for the last one observed.
             policy: What decided, in words.
         """
-        self._fetch()
-        room = self._records.records < MOST_RECORDS - 1
-        if self._window.examples and room and self._records.enough(self._window.examples):
-            self._record()
-        indices = np.unique(np.asarray(units, np.int64))
-        at = self._last_number if step is None else max(int(step), self._last_number)
-        self._layers.window(layer).revived(indices, at)
-        named = tuple(indices[:EVENT_UNITS].tolist())
-        self._journal.happened(RunEvent(at, "revived", layer, len(indices), named, policy))
+        self._recording.revived(layer, units, step, policy)
 
     def time(self, observed: bool, seconds: float) -> None:
         """Note the duration of a whole training step, the tap's own work in it included."""
@@ -233,22 +203,18 @@ class Monitor:
         if self.stopped:
             return
         self.stopped = True
-        self._pending.drop()
-        self._journal.failed(where, error, "deadunits_tb stopped monitoring and training goes on.")
-        step = max(self._last_number, self._initial_step)
-        nothing = RunRecord(step, wall_clock(), examples=0, observations=0, optimizer_steps=0, records_written=0)
-        self._journal.write_again(otherwise=nothing)
+        self._recording.failed(where, error)
 
     def flush(self) -> None:
         """Fetch what waits, and wait until the records made so far are in the file."""
-        self._fetch_waiting()
-        self._journal.flush()
+        self._fetch()
+        self._recording.journal.flush()
 
     def settle(self) -> None:
         """Make a record of what is left and wait until it is in the file; more may follow, as in a second ``fit``."""
         if self._closed:
             return
-        if self._records.records < MOST_RECORDS - 1:  # many short fits must not make more records than a long one
+        if self._recording.room:  # many short fits must not make more records than a long one
             self._finish()
         self.flush()
 
@@ -260,27 +226,27 @@ class Monitor:
         atexit.unregister(self.close)
         self._finish()
         self.stopped = True
-        self._journal.close()
+        self._recording.journal.close()
 
     @property
     def errors(self) -> tuple[str, ...]:
         """What went wrong so far, in the monitor and in the file, each once."""
-        return self._journal.errors
+        return self._recording.journal.errors
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         """Layers that are not observed, and why."""
-        return self._journal.skipped
+        return self._recording.journal.skipped
 
     @property
     def infos(self) -> Mapping[str, LayerInfo]:
         """Layer to what is known of it."""
-        return self._layers.infos
+        return self._recording.layers.infos
 
     @property
     def last_records(self) -> Mapping[str, LayerRecord]:
         """Layer to its last record."""
-        return self._layers.last_records
+        return self._recording.layers.last_records
 
     @property
     def silent_units(self) -> dict[str, Int]:
@@ -288,9 +254,7 @@ class Monitor:
 
         The same object until the next record.
         """
-        if self._silent is None:
-            self._silent = silent_units(self.last_records)
-        return self._silent
+        return self._recording.silent
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -300,7 +264,7 @@ class Monitor:
     @property
     def dead_fraction(self) -> float:
         """Share of all units that are dead at the last record, NaN before the first."""
-        return self._layers.dead_fraction
+        return self._recording.layers.dead_fraction
 
     @property
     def interval(self) -> int:
@@ -309,7 +273,7 @@ class Monitor:
 
     def mean_abs(self, layer: str) -> float:
         """Mean absolute activation of a layer at its last record, NaN before the first."""
-        self._layers.window(layer)
+        self._recording.layers.window(layer)
         record = self.last_records.get(layer)
         sizes = record.statistics.get("mean_abs") if record is not None and record.statistics is not None else None
         return math.nan if sizes is None else float(np.mean(sizes, dtype=np.float64))
@@ -319,61 +283,17 @@ class Monitor:
 
         For functions that are not ReLU-like "fired" is told against it.
         """
-        return self._layers.window(layer).scale
+        return self._recording.layers.window(layer).scale
+
+    @property
+    def proofs(self) -> Proofs:
+        """Certificates that wait for the next record."""
+        return self._recording.proofs
 
     @_guarded
-    def _fetch_waiting(self) -> None:
-        self._fetch()
+    def _fetch(self) -> None:
+        self._recording.fetch()
 
     @_guarded
     def _finish(self) -> None:
-        self._fetch()
-        if self._window.examples and self._records.enough(self._window.examples):
-            self._record()  # a handful of examples more would only make the last states flicker
-
-    def _fetch(self) -> int:
-        """Take in what waits; returns its examples."""
-        return self._pending.take_in(self._layers, self._window)
-
-    def _record(self) -> None:
-        """Make a record of what was observed since the last one, at the step observed last."""
-        wall_time = wall_clock()
-        records = self._layers.close_windows(step=self._last_number, wall_time=wall_time, from_start=self._from_start)
-        records, self._silent = self.proofs.attach(records), None
-        self._records.recorded(self._last_step)
-        run_record = self._run_record(wall_time)
-        self._record_step = self._last_step
-        self._window = RunWindow()
-        self._journal.write(run_record, records)
-        self._raise_alarms(records)
-
-    def _run_record(self, wall_time: float) -> RunRecord:
-        rate, schedule = self._learning_rate, self._schedule
-        rate = rate() if callable(rate) else rate
-        since = self._initial_step - 1 if self._record_step == NEVER else self._record_step
-        return RunRecord(
-            step=self._last_number,
-            wall_time=wall_time,
-            examples=self._window.examples,
-            observations=self._window.observations,
-            optimizer_steps=self._last_step - since,
-            learning_rate=None if rate is None else float(rate),
-            loss=self._window.loss,
-            inputs=self._window.inputs,
-            overhead=schedule.own_seconds / schedule.training_seconds if schedule.training_seconds else None,
-            overhead_seconds=schedule.own_seconds,
-            opening_seconds=schedule.opening_seconds,
-            interval=schedule.interval,
-            records_written=self._records.records,
-            counts=dict(self._layers.counts),
-        )
-
-    def _raise_alarms(self, records: Sequence[LayerRecord]) -> None:
-        if self._on_alarm is None:
-            return
-        try:
-            for alarm in self._alarms.news(records):
-                self._on_alarm(alarm)
-        except Exception as error:  # the user's own code; what we do ourselves is not at fault and goes on
-            self._on_alarm = None
-            self._journal.failed("on_alarm", error, "deadunits_tb will not call on_alarm again.")
+        self._recording.finish()

@@ -226,14 +226,14 @@ def test_nothing_is_left_in_the_model_after_fit(tmp_path: pathlib.Path) -> None:
 def test_a_monitor_that_fails_does_not_touch_the_training(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    from deadunits_tb.capture import monitor
+    from deadunits_tb.capture.recording import Recording
     from deadunits_tb.taps.keras.backends import step_class
 
     def broken(*arguments: object, **named: object) -> None:
         raise OSError("injected")
 
     if where == "record":
-        monkeypatch.setattr(monitor.Monitor, "_record", broken)
+        monkeypatch.setattr(Recording, "_record", broken)
     else:
         monkeypatch.setattr(step_class(), "fetch", broken)
     plain, expected = fit([])
