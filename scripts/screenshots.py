@@ -18,10 +18,13 @@ RUN = "learning_rate_too_high"
 PLACES = {
     "overview": {"run": RUN},
     "layer": {"run": RUN, "layer": "hidden_2", "order": "death"},
-    "compare": {"run": RUN, "versus": "healthy"},
+    "compare": {"run": RUN, "versus": "healthy", "order": "death"},
     "unit": {"run": RUN, "layer": "hidden_2", "order": "death", "unit": 16},
 }
-SIZE = {"width": 1280, "height": 800}
+WIDTH = 1280
+HEIGHTS = {"compare": 1130}
+HEIGHT = 800
+"""Where nothing else is said."""
 
 
 def take(page: Page, path: pathlib.Path) -> None:
@@ -35,9 +38,10 @@ def main(log_dir: pathlib.Path) -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with stage.tensorboard(log_dir) as url, stage.chromium() as browser:
         for theme in ("light", "dark"):
-            context = browser.new_context(viewport=SIZE, color_scheme=theme)
+            context = browser.new_context(color_scheme=theme)
             for name, place in PLACES.items():
                 page = context.new_page()
+                page.set_viewport_size({"width": WIDTH, "height": HEIGHTS.get(name, HEIGHT)})
                 page.goto(stage.link(url, **place))
                 stage.settle(stage.tab_frame(page))
                 take(page, IMAGES / f"{name}-{theme}.png")

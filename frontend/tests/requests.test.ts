@@ -101,8 +101,8 @@ describe("api", () => {
   });
 
   it("hands on the server's sentence, and makes one where a page came instead", async () => {
-    const refused = await answering(() => new Response("there is no run 'x'", { status: 404 })).runs(never);
-    expect(refused).toEqual({ ok: false, error: { kind: "refused", sentence: "there is no run 'x'" } });
+    const refused = await answering(() => new Response("Not found: there is no run 'x'", { status: 404 })).runs(never);
+    expect(refused).toEqual({ ok: false, error: { kind: "refused", sentence: "There is no run 'x'" } });
     const page = await answering(() => new Response("<html>", { status: 502, statusText: "Bad Gateway" })).runs(never);
     expect(page.ok ? "" : page.error.sentence).toContain("502 Bad Gateway");
   });

@@ -215,7 +215,7 @@ describe("store", () => {
     store.overview.retry();
     await settled();
     expect(store.overview.state.value).toMatchObject({
-      error: { sentence: "the log directory is gone" },
+      error: { sentence: "The log directory is gone" },
       value: { run: "a" },
     });
     broken = false;

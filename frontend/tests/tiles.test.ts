@@ -47,7 +47,7 @@ describe("tiles", () => {
       { ...key, source: { ...source, layer: "dense_1" } },
       { ...key, source: { ...source, run: "other" } },
     ];
-    expect(new Set([key, ...others].map(tileId)).size).toBe(9);
+    expect(new Set([key, ...others].map(tileId)).size).toBe(11);
   });
 
   it("takes the finest level that gives each row a pixel", () => {

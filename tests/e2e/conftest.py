@@ -53,7 +53,7 @@ def planted_log(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     log_dir = tmp_path_factory.mktemp("planted")
     for name, fates in planted.RUNS.items():
         with DeadUnitsWriter(log_dir / name) as writer:
-            planted.write(writer, fates, first_step=0, steps=planted.STEPS)
+            planted.write(writer, fates, first_step=0, steps=planted.STEPS_OF.get(name, planted.STEPS))
     return log_dir
 
 

@@ -40,7 +40,10 @@ RUNS: dict[str, dict[str, Fates]] = {
         HOSTILE: Fates(16, dies={3: 50}),
     },
     "healthy": {"hidden_1": Fates(64), "hidden_2": Fates(32)},
+    "small": {"hidden_1": Fates(16, dies={3: 20})},
 }
+STEPS_OF = {"small": 60}
+"""Runs that end early."""
 
 
 def write(writer: DeadUnitsWriter, layers: Mapping[str, Fates], *, first_step: int, steps: int) -> None:

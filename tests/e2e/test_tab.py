@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,8 @@ from deadunits_tb.capture.recorder import Recorder
 from deadunits_tb.run_record import RunInfo, RunRecord, Skipped
 from deadunits_tb.units import LayerInfo
 from event_files import simulated
-from stage import Serve
+from pixels import color, row_of, state_at
+from stage import Serve, settle
 from watched import Watched
 
 HEADLINE = "12 of 112 units dead (10.7 %), 1 saturated at step 119"
@@ -35,40 +37,8 @@ def open_threshold(tab: Frame, name: str, value: str) -> None:
     box.blur()
 
 
-def pixel(tab: Frame, x: float, y: float) -> tuple[int, ...]:
-    """Colour of the heatmap at a place given as shares of its width and height."""
-    return tuple(
-        tab.locator(".heatmap canvas").evaluate(
-            """(canvas, [x, y]) => [...canvas.getContext("2d").getImageData(
-                 Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data.slice(0, 3)]""",
-            [x, y],
-        )
-    )
-
-
-def color(tab: Frame, state: str) -> tuple[int, ...]:
-    """The colour of a state, as the legend shows it."""
-    name = tab.evaluate(
-        "state => getComputedStyle(document.documentElement).getPropertyValue(`--state-${state}`)", state
-    )
-    return tuple(bytes.fromhex(name.strip().lstrip("#")))
-
-
-def expect_pixel(tab: Frame, watched: Watched, place: tuple[float, float], state: str) -> None:
-    """Wait until the heatmap shows a state at a place: tiles arrive when they do."""
-    for _ in range(100):
-        if pixel(tab, *place) == color(tab, state):
-            return
-        watched.page.wait_for_timeout(100)
-    assert pixel(tab, *place) == color(tab, state)
-
-
 def heatmap_readout(tab: Frame) -> Locator:
     return tab.get_by_role("region", name="Units over steps").locator(".readout")
-
-
-def row_of(unit: int, units: int = 64) -> float:
-    return (unit + 0.5) / units
 
 
 @pytest.mark.parametrize(
@@ -90,17 +60,17 @@ def test_the_heatmap_paints_each_unit_in_its_state(watched: Watched, planted_url
     tab = watched.tab(planted_url, run="dying")
     tab.get_by_role("button", name="hidden_1", exact=True).click()
     expect(tab.locator(".lead")).to_contain_text(DEAD_IN_HIDDEN_1)
-    expect_pixel(tab, watched, (0.99, row_of(3)), "dead")
+    assert state_at(tab, 0.99, row_of(3)) == "dead"
     for unit, state in ((0, "dead"), (9, "dead"), (10, "active"), (20, "dead"), (40, "active")):
-        assert pixel(tab, 0.99, row_of(unit)) == color(tab, state), unit
-    assert pixel(tab, 0.1, row_of(3)) == color(tab, "active")
+        assert state_at(tab, 0.99, row_of(unit)) == state, unit
+    assert state_at(tab, 0.1, row_of(3)) == "active"
     dying = (planted.DYING[3] + 5) / planted.STEPS
-    assert pixel(tab, dying, row_of(3)) == color(tab, "dying")
+    assert state_at(tab, dying, row_of(3)) == "dying"
 
 
 def test_hover_reads_the_cell_under_the_pointer(watched: Watched, planted_url: str) -> None:
     tab = watched.tab(planted_url, run="dying", layer="hidden_1")
-    expect_pixel(tab, watched, (0.99, row_of(3)), "dead")
+    assert state_at(tab, 0.99, row_of(3)) == "dead"
     box = tab.locator(".heatmap").bounding_box()
     assert box is not None
     watched.page.mouse.move(box["x"] + 0.999 * box["width"], box["y"] + row_of(3) * box["height"])
@@ -109,7 +79,7 @@ def test_hover_reads_the_cell_under_the_pointer(watched: Watched, planted_url: s
 
 def test_a_click_opens_the_unit_with_the_numbers_that_decided(watched: Watched, planted_url: str) -> None:
     tab = watched.tab(planted_url, run="dying", layer="hidden_1")
-    expect_pixel(tab, watched, (0.99, row_of(3)), "dead")
+    assert state_at(tab, 0.99, row_of(3)) == "dead"
     box = tab.locator(".heatmap").bounding_box()
     assert box is not None
     watched.page.mouse.click(box["x"] + 0.99 * box["width"], box["y"] + row_of(3) * box["height"])
@@ -129,7 +99,7 @@ def test_a_click_opens_the_unit_with_the_numbers_that_decided(watched: Watched, 
 
 def test_the_keyboard_alone_reaches_a_unit(watched: Watched, planted_url: str) -> None:
     tab = watched.tab(planted_url, run="dying", layer="hidden_1")
-    expect_pixel(tab, watched, (0.99, row_of(3)), "dead")
+    assert state_at(tab, 0.99, row_of(3)) == "dead"
     heatmap = tab.get_by_role("application")
     heatmap.focus()
     for key in ("ArrowRight", "ArrowDown", "ArrowDown"):
@@ -150,8 +120,8 @@ def test_thresholds_act_at_once_and_can_be_taken_back(watched: Watched, planted_
     open_threshold(tab, "dead_examples", "30000")
     expect(tab.locator(".verdict-note")).to_contain_text("Recomputed with 1 changed threshold")
     expect(tab.locator(".lead")).to_contain_text("1 of 64 units dead")
-    expect_pixel(tab, watched, (0.99, row_of(20)), "dead")
-    expect_pixel(tab, watched, (0.99, row_of(3)), "dying")
+    assert state_at(tab, 0.99, row_of(20)) == "dead"
+    assert state_at(tab, 0.99, row_of(3)) == "dying"
     tab.get_by_role("button", name="Back to the run's own").click()
     expect(tab.locator(".lead")).to_contain_text(DEAD_IN_HIDDEN_1)
 
@@ -180,20 +150,20 @@ def test_back_returns_to_the_overview(watched: Watched, planted_url: str) -> Non
 
 def test_dark_mode_follows_tensorboard(watched: Watched, planted_url: str) -> None:
     tab = watched.tab(planted_url, run="dying", layer="hidden_1")
-    expect_pixel(tab, watched, (0.99, row_of(40)), "active")
-    light = color(tab, "active")
+    assert state_at(tab, 0.99, row_of(40)) == "active"
+    light = color(tab, "--state-active")
     watched.page.get_by_role("button", name=re.compile("dark", re.IGNORECASE)).click()
     watched.page.get_by_role("menuitem", name=re.compile("^Dark")).click()
     expect(tab.locator("html")).to_have_attribute("data-theme", "dark")
-    assert color(tab, "active") != light
-    expect_pixel(tab, watched, (0.99, row_of(40)), "active")
+    assert color(tab, "--state-active") != light
+    assert state_at(tab, 0.99, row_of(40)) == "active"
 
 
 def test_a_hostile_layer_name_stays_text(watched: Watched, planted_url: str) -> None:
     tab = watched.tab(planted_url, run="dying")
     tab.get_by_role("button", name=planted.HOSTILE, exact=True).click()
     expect(tab.get_by_role("heading", level=1)).to_contain_text(planted.HOSTILE)
-    expect_pixel(tab, watched, (0.99, row_of(3, 16)), "dead")
+    assert state_at(tab, 0.99, row_of(3, 16)) == "dead"
     assert tab.locator("script").count() == 1, "only TensorBoard's own"
 
 
@@ -210,7 +180,7 @@ def test_a_layer_that_does_not_exist_is_said_in_a_sentence(watched: Watched, pla
 def test_below_a_path_prefix(watched: Watched, serve: Serve, planted_log: pathlib.Path) -> None:
     tab = watched.tab(serve(planted_log, "--path_prefix=/teams/vision"), run="dying", layer="hidden_1")
     expect(tab.locator(".lead")).to_contain_text(DEAD_IN_HIDDEN_1)
-    expect_pixel(tab, watched, (0.99, row_of(3)), "dead")
+    assert state_at(tab, 0.99, row_of(3)) == "dead"
 
 
 def test_what_is_missing_is_said(watched: Watched, serve: Serve, tmp_path: pathlib.Path) -> None:
@@ -264,12 +234,11 @@ def test_a_growing_run_is_followed_without_losing_the_place(
     expect(drawer.locator(".verdict-state")).to_contain_text("active")
     planted.write(growing, planted.RUNS["dying"], first_step=45, steps=planted.STEPS - 45)
     growing.flush()
-    for _ in range(30):
+    until = time.monotonic() + 30
+    while "at step 119" not in tab.locator(".lead").inner_text() and time.monotonic() < until:
         # TensorBoard takes in what was written once a second; its button makes the page ask again.
         watched.page.locator(".reload-button").click()
-        watched.page.wait_for_timeout(1000)
-        if "at step 119" in tab.locator(".lead").inner_text():
-            break
+        settle(tab)
     expect(tab.locator(".lead")).to_contain_text("at step 119")
     expect(drawer.locator(".verdict-state")).to_contain_text("dead")
     expect(tab.get_by_role("combobox", name="Order")).to_have_value("death")

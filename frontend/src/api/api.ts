@@ -1,4 +1,5 @@
 /** The only module that knows URLs. Routes are relative to the page's base, so path prefixes and experiments work. */
+import { sentence } from "../domain/format";
 import { Activity } from "./activity";
 import type { Comparison } from "./comparison";
 import { RequestQueue } from "./queue";
@@ -201,7 +202,8 @@ export function likeText(like: Like | null): string {
 
 /** The server's one sentence; something honest where a proxy answered with a page instead. */
 async function sentenceOf(response: Response): Promise<string> {
-  const text = (await response.text()).trim();
+  // TensorBoard puts the kind of error before it.
+  const text = sentence((await response.text()).trim().replace(/^(Invalid argument|Not found): /, ""));
   if (text === "" || text.startsWith("<") || text.length > 600) {
     return `TensorBoard answered with an error (${response.status} ${response.statusText}).`;
   }

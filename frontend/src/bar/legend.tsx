@@ -11,6 +11,7 @@ export function Legend() {
   const shown = useComputed(() => countsOnScreen(store));
   const meanings = store.glossary.state.value.value?.states ?? [];
   const { now, ever } = shown.value;
+  if (now.length === 0) return null;
   const labels = WORST_FIRST.filter((label) => ever.has(label) || hidden.includes(label));
   const toggle = (label: StateLabel): void =>
     store.go({ hidden: hidden.includes(label) ? hidden.filter((other) => other !== label) : [...hidden, label] });

@@ -39,15 +39,17 @@ export function StateCounts({ model }: { readonly model: HeatmapModel }) {
       note={flagged.length === 0 ? "none at any step" : `share of ${count(answer.units)} units, by state`}
       table={table}
     >
-      <PlotRow
-        model={model}
-        height={HEIGHT}
-        label={`Flagged units of layer ${answer.layer} over steps`}
-        ticks={[0, top / 2, top].map((share) => ({ share: share / top, text: percent(share) }))}
-        side={<Counts model={model} labels={flagged} />}
-      >
-        <Stack series={answer.counts} model={model} top={top} />
-      </PlotRow>
+      {flagged.length > 0 && (
+        <PlotRow
+          model={model}
+          height={HEIGHT}
+          label={`Flagged units of layer ${answer.layer} over steps`}
+          ticks={[0, top / 2, top].map((share) => ({ share: share / top, text: percent(share) }))}
+          side={<Counts model={model} labels={flagged} />}
+        >
+          <Stack series={answer.counts} model={model} top={top} />
+        </PlotRow>
+      )}
     </Panel>
   );
 }

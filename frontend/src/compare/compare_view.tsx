@@ -3,6 +3,7 @@ import type { Comparison } from "../api/comparison";
 import { count, number, sentence } from "../domain/format";
 import { useStore } from "../state/context";
 import { DataTable } from "../ui/data_table";
+import { Name } from "../ui/name";
 import { Failure, Skeleton } from "../ui/notices";
 import { ComparedLayers } from "./compared_layers";
 import { PairedHeatmaps, showPair } from "./paired_heatmaps";
@@ -57,8 +58,8 @@ function Verdict({ comparison }: { readonly comparison: Comparison }) {
     <header class="view-head">
       <div class="comparison">
         <p class="facts">
-          <span class={`chip verdict-${verdict}`}>{VERDICTS[verdict]}</span> <span class="name">{first}</span> and{" "}
-          <span class="name">{second}</span>, compared at step {count(step)}
+          <span class={`chip verdict-${verdict}`}>{VERDICTS[verdict]}</span> <Name text={first} /> and{" "}
+          <Name text={second} />, compared at step {count(step)}
           {losses[0] !== null && losses[1] !== null && ` · loss ${number(losses[0])} and ${number(losses[1])}`}
         </p>
         <h1 class="headline">{sentence(comparison.sentence)}.</h1>

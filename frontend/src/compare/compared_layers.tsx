@@ -9,6 +9,7 @@ import { count, counted, number, percent } from "../domain/format";
 import { StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
 import { DataTable } from "../ui/data_table";
+import { Name } from "../ui/name";
 import { Panel } from "../ui/panel";
 import { useSize } from "../ui/size";
 import { showPair } from "./paired_heatmaps";
@@ -83,12 +84,12 @@ function Row({ layer, comparison }: { readonly layer: LayerComparison; readonly 
       <th scope="row">
         <button
           type="button"
-          class="link name"
+          class="link"
           aria-pressed={store.pair.chosen.value?.compared === layer}
           title="Show its heatmaps"
           onClick={() => showPair(store, layer.layer)}
         >
-          {layer.layer}
+          <Name text={layer.layer} />
         </button>
         <span class="kind">
           {layer.kind}

@@ -43,7 +43,7 @@ export function pairCaveats(
   }
   if (one.units !== other.units) {
     found.push(
-      `It has ${counted(one.units, "unit")} in '${first}' and ${count(other.units)} in '${second}': ` +
+      `${pair.first} has ${counted(one.units, "unit")} in '${first}' and ${count(other.units)} in '${second}': ` +
         "a row of one is no row of the other, and each heatmap is in its own order.",
     );
   } else {

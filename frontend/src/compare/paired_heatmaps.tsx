@@ -3,7 +3,7 @@ import { useComputed } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import type { Comparison } from "../api/comparison";
 import type { LayerPair } from "../domain/comparison";
-import { count } from "../domain/format";
+import { count, counted } from "../domain/format";
 import { jointScale, type ValueScale } from "../domain/lookup";
 import { isFlagged, present } from "../domain/states";
 import { Heatmap } from "../heatmap/heatmap";
@@ -20,6 +20,7 @@ import { UnitTable } from "../layer/unit_table";
 import { useStore } from "../state/context";
 import type { LayerScope } from "../state/layer_scope";
 import type { Store } from "../state/store";
+import { Name } from "../ui/name";
 import { Failure, Skeleton } from "../ui/notices";
 import { Panel } from "../ui/panel";
 import { pairCaveats, pairSentence } from "./pair_words";
@@ -101,7 +102,9 @@ function Heatmaps({ title, comparison, pair, sides }: Props) {
         table={() =>
           models.map((model, at) => (
             <section key={at} class="pair-table">
-              <h3 class="name">{sides[at]?.run}</h3>
+              <h3>
+                <Name text={sides[at]?.run ?? ""} />
+              </h3>
               <UnitTable model={model} />
             </section>
           ))
@@ -112,23 +115,18 @@ function Heatmaps({ title, comparison, pair, sides }: Props) {
         </p>
         {models.map((model, at) => (
           <div key={at} class="pair-side">
-            <SideHead side={sides[at] as Side} />
+            <SideHead side={sides[at] as Side} model={model} />
             <TileFailure model={model} />
             <Heatmap model={model} />
           </div>
         ))}
         <SharedAxis model={first} />
         <div class="readout-row">
-          <div class="pair-readouts">
-            {models.map((model, at) => (
-              <CellReadout key={at} model={model} run={sides[at]?.run as string} />
-            ))}
-          </div>
           <span class="spacer" />
           <ColorScale model={first} />
         </div>
         {models.map((model, at) => (
-          <SelectionBar key={at} model={model} run={sides[at]?.run as string} />
+          <SelectionBar key={at} model={model} run={sides[at]?.run} />
         ))}
       </Panel>
     </div>
@@ -164,18 +162,21 @@ function jointOf(scopes: readonly LayerScope[]): ValueScale | null {
   return found.reduce((one, other) => one && other && jointScale(one, other), found[0] ?? null);
 }
 
-function SideHead({ side }: { readonly side: Side }) {
-  const answer = side.scope.layer.state.value.value;
+/** Whose heatmap it is, how the run ended; and the cell that is looked at, in both at the same place. */
+function SideHead({ side, model }: { readonly side: Side; readonly model: HeatmapModel }) {
+  const answer = model.layer.value;
   if (!answer) return null;
   const flagged = present(answer.states).filter(isFlagged);
   const counts = flagged.map((label) => `${count(answer.states[label] ?? 0)} ${label}`);
   return (
     <div class="pair-head">
-      <b class="name">{side.run}</b>
-      <span class="hint">
-        {side.layer} · {count(answer.units)} units: {counts.join(", ") || "none flagged"} at step{" "}
+      <b>
+        <Name text={side.run} />
+      </b>
+      <CellReadout model={model} run={side.run}>
+        <Name text={side.layer} /> · {counted(answer.units, "unit")}: {counts.join(", ") || "none flagged"} at step{" "}
         {count(answer.steps.at(-1) ?? 0)}
-      </span>
+      </CellReadout>
       <span class="spacer" />
       <button type="button" class="link" onClick={() => side.open(null)}>
         Open layer

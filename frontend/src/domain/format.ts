@@ -12,6 +12,13 @@ export function counted(value: number, noun: string): string {
   return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 }
 
+/** Long names are told apart by their ends: `experiments/2026…lr0.001_seed17`. */
+export function shortened(name: string, most: number): string {
+  if (name.length <= most) return name;
+  const end = Math.ceil((most - 1) / 2);
+  return `${name.slice(0, most - 1 - end)}…${name.slice(-end)}`;
+}
+
 /** A share as a percentage with sensible digits: `0 %`, `< 0.01 %`, `0.6 %`, `12 %`, `99.9 %`. */
 export function percent(share: number): string {
   const value = share * 100;

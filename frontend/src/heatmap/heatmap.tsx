@@ -22,9 +22,6 @@ export function Heatmap({ model }: { readonly model: HeatmapModel }) {
   const { ref, size } = useSize<HTMLDivElement>();
   const canvas = useRef<HTMLCanvasElement>(null);
   const height = model.height.value;
-  const { run, layer } = model.query.value ?? { run: "", layer: "" };
-  const title = `Units by steps of layer ${layer}${store.versus.value === null ? "" : ` in run ${run}`}`;
-
   const open = async (cell: Cell): Promise<void> => {
     model.focus.value = cell;
     const source = model.stateSource.peek();
@@ -68,7 +65,7 @@ export function Heatmap({ model }: { readonly model: HeatmapModel }) {
         class="heatmap"
         role="application"
         aria-roledescription="heatmap"
-        aria-label={`${title}. Arrow keys move the focused cell.`}
+        aria-label={`${model.title.value} by steps. Arrow keys move the focused cell.`}
         tabIndex={0}
         onKeyDown={(event) => {
           if (press(model, event, (cell) => void open(cell))) event.preventDefault();

@@ -21,6 +21,8 @@ const NO_EVENTS: ReadonlyMap<number, readonly UnitEvent[]> = new Map();
 export interface HeatmapModel extends Sources {
   readonly query: ReadonlySignal<LayerQuery | null>;
   readonly layer: ReadonlySignal<LayerAnswer | null>;
+  /** `Units of layer dense`; of two runs also in which. */
+  readonly title: ReadonlySignal<string>;
   readonly like: LayerScope["like"];
   readonly statistic: ReadonlySignal<string | null>;
   readonly steps: ReadonlySignal<StepScale>;
@@ -74,6 +76,10 @@ export function createHeatmapModel(store: Store, { scope, shared, valueScale, op
   const { steps, height, hover, focus, selection } = shared;
   const layer = computed(() => scope.layer.state.value.value);
   const extent = computed<Extent>(() => ({ records: steps.value.records, rows: layer.value?.units ?? 0 }));
+  const title = computed(() => {
+    const { run, layer: name } = scope.query.value ?? { run: "", layer: "" };
+    return `Units of layer ${name}${scope === store ? "" : ` in run ${run}`}`;
+  });
   const sources = createSources(store, scope, steps, valueScale);
   const rowsEach = computed(() => extent.value.rows / Math.max(1, shared.extent.value.rows));
   const view = computed(() => stretched(shared.window.view.value, rowsEach.value));
@@ -123,6 +129,7 @@ export function createHeatmapModel(store: Store, { scope, shared, valueScale, op
     ...sources,
     query: scope.query,
     layer,
+    title,
     like: scope.like,
     statistic: scope.statistic,
     steps,

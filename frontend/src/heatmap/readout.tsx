@@ -1,5 +1,6 @@
 /** The line below the heatmap: the cell under the pointer, else the focused one; spoken where focus moved it. */
 import type { ReadonlySignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { count, number } from "../domain/format";
 import { StateName } from "../ui/swatch";
@@ -12,23 +13,21 @@ const SPEAK_MILLISECONDS = 250;
 
 interface Props {
   readonly model: HeatmapModel;
-  /** The run, where there are two. */
+  /** The run, where there are two: spoken, not shown. */
   readonly run?: string | undefined;
 }
 
-export function CellReadout({ model, run }: Props) {
+const HINT = "Point at a cell, or press an arrow key, to read it.";
+
+/** @param children what stands there while no cell is looked at. */
+export function CellReadout({ model, run, children = HINT }: Props & { readonly children?: ComponentChildren }) {
   const cell = model.hover.value ?? model.focus.value;
   void model.arrivals.value;
   useExactCells(model, cell);
   const readout = cell ? readoutOf(model, cell) : null;
   return (
     <div class="readout">
-      {run !== undefined && <span class="hint name">{run}</span>}
-      {readout ? (
-        <Facts readout={readout} />
-      ) : (
-        <span class="hint">Point at a cell, or press an arrow key, to read it.</span>
-      )}
+      {readout ? <Facts readout={readout} /> : <span class="hint">{children}</span>}
       <Spoken model={model} run={run} focus={model.focus} />
     </div>
   );

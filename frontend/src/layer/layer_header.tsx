@@ -5,6 +5,7 @@ import { count, counted, percent } from "../domain/format";
 import { isFlagged, present } from "../domain/states";
 import { useStore } from "../state/context";
 import { Icon } from "../ui/icons";
+import { Name } from "../ui/name";
 
 export function LayerHeader({ layer }: { readonly layer: LayerAnswer }) {
   const store = useStore();
@@ -34,7 +35,7 @@ export function LayerHeader({ layer }: { readonly layer: LayerAnswer }) {
           <span class="crumb-part" aria-hidden="true">
             /
           </span>
-          <span class="name">{layer.layer}</span>
+          <Name text={layer.layer} />
         </h1>
         <p class="lead">{sentence(layer)}</p>
         {certain !== null && <p class="facts">{certain}</p>}
@@ -63,7 +64,12 @@ function sentence(layer: LayerAnswer): string {
   const flagged = present(layer.states).filter(isFlagged);
   const step = count(layer.steps.at(-1) ?? 0);
   const [worst, ...others] = flagged;
-  if (worst === undefined) return `No unit of ${count(layer.units)} is flagged at step ${step}.`;
+  if (worst === undefined) {
+    const rest = present(layer.states)
+      .filter((label) => label !== "active")
+      .map((label) => `; ${count(layer.states[label] ?? 0)} ${label}`);
+    return `No unit of ${count(layer.units)} is flagged at step ${step}${rest.join("")}.`;
+  }
   const first = layer.states[worst] ?? 0;
   const more = others.map((label) => `${count(layer.states[label] ?? 0)} ${label}`);
   const tail = more.length > 0 ? `; ${more.join(", ")}` : "";

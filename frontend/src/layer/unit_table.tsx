@@ -21,7 +21,7 @@ export function UnitTable({ model }: { readonly model: HeatmapModel }) {
   return (
     <>
       <DataTable<UnitRow>
-        caption={`Units of layer ${model.layer.value?.layer ?? ""}`}
+        caption={model.title.value}
         rows={answer.units}
         columns={[
           {

@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import type { Finding } from "../api/types";
 import { count, percent, phrase } from "../domain/format";
 import { useStore } from "../state/context";
+import { Name } from "../ui/name";
 import { pointsAt } from "../ui/step_link";
 
 const FOLDED_LAYERS = 6;
@@ -35,13 +36,8 @@ function Card({ finding }: { readonly finding: Finding }) {
           </button>
         )}
         {finding.layers.slice(0, FOLDED_LAYERS).map((layer) => (
-          <button
-            key={layer}
-            type="button"
-            class="link name"
-            onClick={() => store.go({ layer, unit: null, rows: null })}
-          >
-            {layer}
+          <button key={layer} type="button" class="link" onClick={() => store.go({ layer, unit: null, rows: null })}>
+            <Name text={layer} />
           </button>
         ))}
         {finding.layers.length > FOLDED_LAYERS && (

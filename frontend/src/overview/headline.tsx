@@ -4,7 +4,7 @@ import { count, counted } from "../domain/format";
 
 export function Headline({ overview }: { readonly overview: Overview }) {
   const units = overview.layers.reduce((sum, layer) => sum + layer.units, 0);
-  const optimizer = typeof overview.optimizer?.name === "string" ? overview.optimizer.name : null;
+  const optimizer = typeof overview.optimizer?.class === "string" ? overview.optimizer.class : null;
   const facts = [
     counted(overview.layers.length, "layer"),
     counted(units, "unit"),

@@ -10,6 +10,7 @@ import { deadOrDying, isFlagged, present } from "../domain/states";
 import type { Range, StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
 import type { SortKey } from "../state/place";
+import { Name } from "../ui/name";
 import { Panel } from "../ui/panel";
 import { useSize } from "../ui/size";
 import { StateName } from "../ui/swatch";
@@ -29,7 +30,7 @@ interface Props {
 export function LayerTable({ overview, scale, range }: Props) {
   const store = useStore();
   const { sort, find, attention } = store.place.value;
-  const { ref, size } = useSize<HTMLTableCellElement>();
+  const { ref, size } = useSize<HTMLDivElement>();
   const needy = overview.layers.filter(({ level }) => level !== "ok").length;
   const rows = sorted(filtered(overview.layers, find, attention), sort);
   const [all, setAll] = useState(false);
@@ -73,7 +74,11 @@ export function LayerTable({ overview, scale, range }: Props) {
                 </button>
               )}
             </td>
-            <td ref={ref}>{rows.length > 0 && <StepAxis scale={scale} range={range} width={size.value.width} />}</td>
+            <td>
+              <div ref={ref}>
+                {rows.length > 0 && <StepAxis scale={scale} range={range} width={size.value.width} />}
+              </div>
+            </td>
             <td colSpan={2} />
           </tr>
         </tfoot>
@@ -102,8 +107,8 @@ function Row({
   return (
     <tr class={`layer-row level-${layer.level}`} onClick={open}>
       <th scope="row">
-        <button type="button" class="link name" onClick={open}>
-          {layer.layer}
+        <button type="button" class="link" onClick={open}>
+          <Name text={layer.layer} />
         </button>
         <span class="kind">{kind.filter(Boolean).join(" · ")}</span>
       </th>

@@ -4,6 +4,7 @@ import type { EventKind } from "../domain/events";
 import { count, counted, sentence } from "../domain/format";
 import { useStore } from "../state/context";
 import { EventSign } from "../ui/event_sign";
+import { Name } from "../ui/name";
 import { pointsAt } from "../ui/step_link";
 
 interface Told {
@@ -36,16 +37,20 @@ export function RunEvents({ overview }: { readonly overview: Overview }) {
             <EventSign kind={kind} />
             <button
               type="button"
-              class="link name"
+              class="link"
               aria-label={`Open layer ${layer}`}
               onClick={() => store.go({ layer, unit: null, rows: null })}
             >
-              {layer}
+              <Name text={layer} />
             </button>
             <span>{text}</span>
           </li>
         ))}
-        {more > 0 && <li class="hint">{counted(more, "more event")} in the layers above.</li>}
+        {more > 0 && (
+          <li>
+            <span class="hint">{counted(more, "more event")} in the layers above.</span>
+          </li>
+        )}
       </ul>
     </section>
   );

@@ -1,5 +1,6 @@
 /** A button that opens a searchable list. */
 import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import { shortened } from "../domain/format";
 import { Icon } from "./icons";
 
 export interface Choice {
@@ -20,6 +21,7 @@ interface Props {
 
 const SEARCH_FROM = 7;
 const MOST_SHOWN = 200;
+const MOST_LETTERS = 30;
 
 export function Chooser({ label, current, choices, onChoose, shortcut }: Props) {
   const [open, setOpen] = useState(false);
@@ -51,11 +53,11 @@ export function Chooser({ label, current, choices, onChoose, shortcut }: Props) 
         aria-haspopup="listbox"
         aria-expanded={open}
         data-shortcut={shortcut}
-        title={shortcut ? `${label} (${shortcut})` : label}
+        title={`${label}: ${current}${shortcut ? ` (${shortcut})` : ""}`}
         onClick={() => setOpen(!open)}
       >
         <span class="chooser-label">{label}</span>
-        <span class="chooser-current">{current}</span>
+        <span class="chooser-current">{shortened(current, MOST_LETTERS)}</span>
         <Icon name="down" />
       </button>
       {open && (
@@ -138,7 +140,9 @@ function Popup({ label, current, choices, onChoose, onClose }: PopupProps) {
             onClick={() => onChoose(choice.value)}
           >
             {choice.mark && <i class={`dot level-${choice.mark}`} title={choice.mark} />}
-            <span class="option-text">{choice.text}</span>
+            <span class="option-text" title={choice.text}>
+              {choice.text}
+            </span>
             {choice.note && <span class="hint">{choice.note}</span>}
           </div>
         ))}

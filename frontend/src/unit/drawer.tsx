@@ -7,6 +7,7 @@ import { StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
 import { CopyButton } from "../ui/copy_button";
 import { Icon } from "../ui/icons";
+import { Name } from "../ui/name";
 import { Failure, Skeleton } from "../ui/notices";
 import { Ribbon } from "./ribbon";
 import { StatisticCharts } from "./statistic_charts";
@@ -31,7 +32,10 @@ export function UnitDrawer() {
     <aside ref={panel} class="drawer" aria-label={`Unit ${unit} of layer ${layer}`}>
       <header class="drawer-head">
         <h2>
-          unit {count(unit)} <span class="hint">in layer {layer}</span>
+          unit {count(unit)}{" "}
+          <span class="hint">
+            in layer <Name text={layer} />
+          </span>
         </h2>
         <span class="spacer" />
         <CopyButton text={() => store.host.address()} label="Copy link" />

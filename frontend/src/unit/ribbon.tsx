@@ -4,7 +4,7 @@ import type { UnitAnswer } from "../api/types";
 import { EventMarks } from "../charts/event_marks";
 import { StepAxis } from "../charts/step_axis";
 import { Strip } from "../charts/strip";
-import { count } from "../domain/format";
+import { count, counted } from "../domain/format";
 import { STATE_LABELS } from "../domain/states";
 import type { Range, StepScale } from "../domain/steps";
 import { useStore } from "../state/context";
@@ -31,7 +31,7 @@ export function Ribbon({ value, scale, range }: Props) {
       ),
     [value],
   );
-  const latest = value.transitions.slice(-SHOWN).reverse();
+  const latest = value.transitions.slice(-SHOWN);
   const older = value.transitions.length - latest.length;
   return (
     <section class="ribbon">
@@ -56,7 +56,8 @@ export function Ribbon({ value, scale, range }: Props) {
       {value.transitions.length === 0 ? (
         <p class="hint">The state never changed.</p>
       ) : (
-        <ul class="transitions" aria-label="Changes of state, latest first">
+        <ul class="transitions" aria-label="Changes of state">
+          {older > 0 && <li class="hint">{counted(older, "change")} of state before</li>}
           {latest.map(({ step, from, to }) => (
             <li key={`${step} ${to}`}>
               <button type="button" class="link" {...pointsAt(store, step)}>
@@ -65,7 +66,6 @@ export function Ribbon({ value, scale, range }: Props) {
               <StateName state={from} /> to <StateName state={to} />
             </li>
           ))}
-          {older > 0 && <li class="hint">and {count(older)} before</li>}
         </ul>
       )}
     </section>

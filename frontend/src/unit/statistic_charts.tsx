@@ -60,7 +60,7 @@ export function StatisticCharts({ value, scale, range }: Props) {
       )}
       {!asTable && (
         <div ref={ref} style={{ marginLeft: `${AXIS_WIDTH}px` }}>
-          <StepAxis scale={scale} range={range.value} width={size.value.width} />
+          <StepAxis scale={scale} range={range.value} width={size.value.width} title={false} />
         </div>
       )}
     </section>
