@@ -208,7 +208,6 @@ class TorchMonitor:
 
     def close(self) -> None:
         """Take all hooks away, record what is left, and wait for the file. May be called again."""
-        self._tap.ending = True
         self._tap.close()
         self._monitor.close()
 

@@ -13,7 +13,7 @@ from torch import nn
 import deadunits_tb
 from deadunits_tb import MonitorWarning
 from deadunits_tb.errors import InvalidArgumentError
-from deadunits_tb.taps.torch.compiled import Repeated
+from deadunits_tb.taps.torch.repeats import Repeated
 from deadunits_tb.torch import watch
 from test_torch_failures import assert_nothing_left, broken
 from torch_zoo import assert_same

@@ -24,7 +24,6 @@ from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.distributed import is_sharded
 from deadunits_tb.taps.torch.follow import tensors_of
 from deadunits_tb.taps.torch.step import StepSums
-from deadunits_tb.taps.torch.trails import Tap, Trail
 
 LATE = "it was compiled after watch(): compile the model first, then watch it"
 """Why a module is not observed."""
@@ -168,61 +167,6 @@ class Call:
         self.gradients[at] = gradient.detach()
         with contextlib.suppress(Exception):  # it must not reach the backward pass; without a scale it is 1
             self.scale = loss_scale()
-
-
-class Repeated:
-    """Takes in a call that is repeated: gradients are asked for instead of waited for.
-
-    Args:
-        sums: Of the step.
-    """
-
-    def __init__(self, sums: StepSums) -> None:
-        self._sums = sums
-        self._staged: list[tuple[Any, Tap]] = []
-        self.reduce = sums.reduce
-        self.count_rows = sums.count_rows
-
-    def stage(self, tensor: Any, tap: Tap) -> None:
-        """Remember where the gradient is wanted: by its place in the graph, as functions may work on it in place."""
-        if tensor.requires_grad:
-            tap.differentiable = True
-            self._staged.append((torch.autograd.graph.get_gradient_edge(tensor), tap))
-
-    def add(self, trail: Trail) -> None:
-        """Take in a trail at the end of its pass."""
-        self._sums.add(trail)
-
-    def differentiate(self, call: Call, outputs: Any) -> str | None:
-        """Carry the gradients at the outputs back to the units.
-
-        Returns:
-            Why that was not possible, None if it was.
-        """
-        given = list(tensors_of(outputs))
-        at = [one for one in call.gradients if one < len(given) and given[one].requires_grad]
-        if not at or not self._staged:
-            return None
-        try:
-            found = torch.autograd.grad(
-                [given[one] for one in at],
-                [edge for edge, _ in self._staged],
-                [call.gradients[one] for one in at],
-                allow_unused=True,
-            )
-        except RuntimeError as error:  # reentrant checkpoints cannot be differentiated like this
-            return " ".join(str(error).split())[:100]
-        with torch.no_grad():
-            for (_, tap), gradient in zip(self._staged, found, strict=True):
-                if gradient is not None:
-                    self._sums.arrived(gradient, tap)
-                    tap.scale, tap.arrivals = call.scale, call.arrivals
-        return None
-
-    @property
-    def layers(self) -> list[str]:
-        """Where gradients are wanted."""
-        return [tap.layer.name for _, tap in self._staged]
 
 
 class CompiledModules:

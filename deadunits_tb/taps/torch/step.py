@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -90,6 +90,22 @@ class LayerStep:
             self.gradient = torch.where(same, self.gradient, 0) + gradient
             self.reached = torch.where(same, self.reached, 0) + positions
         self.scale = scale
+
+
+class Seen(NamedTuple):
+    """What the passes of one step have shown.
+
+    Attributes:
+        numbers: Known to the host.
+        tensors: On the device.
+        layer_calls: What they mean, for :class:`~deadunits_tb.capture.packed.Layout`.
+        relu_like: Taps whose activation function is.
+    """
+
+    numbers: dict[str, float]
+    tensors: Fields
+    layer_calls: list[Call]
+    relu_like: frozenset[int]
 
 
 class StepSums:
@@ -234,8 +250,8 @@ class StepSums:
         if scale is not None:
             self._unscaled_by, self._mixed = scale.clone(), self.passes > 1
 
-    def fields(self) -> tuple[dict[str, float], Fields, list[Call], frozenset[int]]:
-        """Numbers known to the host, tensors on the device, and what they mean for :class:`Layout`."""
+    def fields(self) -> Seen:
+        """What was found so far."""
         self.settle()
         numbers: dict[str, float] = {}
         tensors: Fields = {}
@@ -258,7 +274,7 @@ class StepSums:
                 gradient = step.gradient if all_reached else step.gradient * (positions / reached)
                 scale = self._unscaled_by if step.scale is None else None  # else it was undone before the squares
                 tensors[f"{at}:gradient"] = gradient if scale is None else _unscaled(gradient, scale)
-        return numbers, tensors, layer_calls, frozenset(relu_like)
+        return Seen(numbers, tensors, layer_calls, frozenset(relu_like))
 
     def loss_scale(self) -> Any:
         """The scale of the loss; the same object as long as it stays."""

@@ -8,33 +8,31 @@ passes no other module has a hook, and on other steps these return at once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 
-from deadunits_tb.capture import packed
 from deadunits_tb.capture.messages import say
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.numbering import StepNumbers
-from deadunits_tb.capture.observation import StepObservation, WeightObservation
-from deadunits_tb.certificate import Certificates
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.clock import OwnTime, StepTime
-from deadunits_tb.taps.torch.compiled import LATE, Call, CompiledModules, Repeated
+from deadunits_tb.taps.torch.compiled import LATE, CompiledModules
 from deadunits_tb.taps.torch.distributed import Follower, Processes
 from deadunits_tb.taps.torch.follow import Follow
+from deadunits_tb.taps.torch.handing_over import Finished, HandOver
 from deadunits_tb.taps.torch.known_layers import KnownLayers
 from deadunits_tb.taps.torch.layers import UnitLayer, renamed, signature, survey
 from deadunits_tb.taps.torch.looking import Look, fed
-from deadunits_tb.taps.torch.pack import Packed, named
+from deadunits_tb.taps.torch.pack import named
 from deadunits_tb.taps.torch.passes import Pass, Passes
 from deadunits_tb.taps.torch.ranges import Ranges
 from deadunits_tb.taps.torch.reductions import Reductions
-from deadunits_tb.taps.torch.step import StepSums, known_consumers
+from deadunits_tb.taps.torch.repeats import Repeats
+from deadunits_tb.taps.torch.step import Seen, StepSums, known_consumers
+from deadunits_tb.taps.torch.together import meet
 from deadunits_tb.taps.torch.weights import WeightWatch
 from deadunits_tb.thresholds import Thresholds
 
@@ -42,19 +40,6 @@ _CALL_SECONDS = 3e-6
 """What a function mode costs for each call that it sees, on top of what is done there."""
 _COUNT_SECONDS = 25e-6
 """What our hooks cost in a step that is only counted (measured; to measure it each time would double it)."""
-
-
-@dataclass(eq=False, slots=True)
-class Finished:
-    """An observed step that is over, and may still be told its loss."""
-
-    step: int
-    sums: StepSums
-    look: Look
-    own: float
-    seconds: float
-    merged: tuple[dict[str, float], dict[str, Any], list[packed.Call], frozenset[int]] | None = None
-    proofs: Callable[[], Mapping[str, Certificates]] | None = None
 
 
 class UnitTap:
@@ -102,17 +87,15 @@ class UnitTap:
         self._passes = Passes()
         self._compiled = CompiledModules(self._call_wanted, self._passes.step_aside, self._fail, model)
         self._clock, self._step_time = OwnTime(), StepTime()
+        self._repeats = Repeats(self._compiled, self._passes, self._clock, self._ranges, monitor, self._say_once)
         self._known = KnownLayers(monitor, outputs_named=outputs is not None)
-        self._looked: dict[str, WeightObservation] = {}
-        self._latest: object = None
         self._said: set[str] = set()
         self._passed = self._ever_passed = False
         self._finished: Finished | None = None
         self._numbers = StepNumbers(first_step)
+        self._over = HandOver(monitor, self._numbers, optimized=optimizer is not None)
         self.step = first_step
         """The current step, as counted."""
-        self.ending = False
-        """Whether what is fetched now is for the last record."""
         self._new_step()
         self._compiled.stand_around(compiled or {})
         self._handles: list[Any] = []
@@ -128,7 +111,8 @@ class UnitTap:
             ]
 
     def close(self) -> None:
-        """Take every hook away."""
+        """Take every hook away, and hand over what there is for the last record."""
+        self._over.ending = True
         while self._handles:
             self._handles.pop().remove()
         self._passes.end_all()
@@ -280,46 +264,6 @@ class UnitTap:
         for name in names:
             self._monitor.skip(name, LATE)
 
-    def _repeat_calls(self) -> None:
-        """Observe what was compiled, while the weights are still those of the forward pass."""
-        self._compiled.repeating = True
-        try:
-            for call in self._compiled.take():
-                if call.outputs is None or self._sums is None:
-                    continue
-                call.closed = True
-                if call.unchanged:
-                    self._repeat(call, Repeated(self._sums))
-                else:
-                    self._say_once(
-                        "changed",
-                        "inputs or weights of a compiled module were changed between its call and the optimizer's "
-                        "step: such calls cannot be observed",
-                    )
-        finally:
-            self._compiled.repeating = False
-
-    def _repeat(self, call: Call, sink: Repeated) -> None:
-        opened = Pass(Follow(self._survey, sink, None, self._clock, self._ranges.of_pass()))
-        inside = {id(module) for module in call.module.modules()}
-        with call.as_it_was():
-            try:
-                opened.hook_modules(self._survey, lambda module: id(module) in inside)
-                with call.autocasting():
-                    opened.follow.__enter__()
-                    outputs = call.module(*call.args, **call.kwargs)
-            finally:
-                self._passes.end(opened)
-            if opened.follow.failure is not None:
-                raise opened.follow.failure
-            with torch.no_grad():
-                opened.follow.finish(outputs, whole=call.gives_output)
-            problem = sink.differentiate(call, outputs)
-        for name in sink.layers if problem is not None else ():
-            self._monitor.skip(
-                f"{name} (gradient)", f"it could not be computed again outside of the compiler: {problem}"
-            )
-
     # Steps
 
     def end_step(self, loss: Any = None, step: int | None = None) -> None:
@@ -353,48 +297,13 @@ class UnitTap:
             return
         try:
             with torch.no_grad():
-                self._hand_over(finished, loss)
+                seen = finished.merged or finished.sums.fields()
+                # Calls that were repeated come last.
+                in_order, methods = not self._compiled.any, self._weights.methods
+                self._known.learn(self._survey, finished.sums.layers, methods, in_order=in_order)
+                self._over.give(finished, seen, loss)
         except Exception as error:
             self._fail(error)
-
-    def _hand_over(self, finished: Finished, loss: Any) -> None:
-        if isinstance(loss, torch.Tensor):
-            finished.look.fields["loss"] = loss.detach().float().mean()
-        elif loss is not None:
-            finished.look.numbers["loss"] = float(loss)
-        numbers, tensors, layer_calls, relu_like = finished.merged or finished.sums.fields()
-        # Calls that were repeated come last.
-        self._known.learn(self._survey, finished.sums.layers, self._weights.methods, in_order=not self._compiled.any)
-        ready = Packed(finished.look.numbers | numbers, finished.look.fields | tensors, tuple(layer_calls), relu_like)
-        finished.sums.close()
-        if finished.proofs is not None and isinstance(self._monitor, Monitor):
-            self._monitor.proofs.wait(finished.proofs)
-        self._give(finished, ready)
-
-    def _give(self, finished: Finished, ready: Packed) -> None:
-        packed_step = self._latest = packed.PackedStep(lambda: self.fetch(ready), self._known_weights)
-
-        def looked() -> StepObservation:
-            observation = packed_step()
-            observation = _without_zeroed_gradients(observation) if self._optimizer is None else observation
-            self._looked |= {name: seen.weights for name, seen in observation.layers.items() if seen.weights}
-            return observation
-
-        self._monitor.observe(
-            finished.step,
-            looked if finished.look.wanted else packed_step,
-            number=self._numbers.take(finished.step),
-            learning_rate=packed_step.learning_rate,
-            seconds=finished.own,
-        )
-        self._monitor.time(True, finished.seconds)
-
-    def _known_weights(self, step: packed.PackedStep) -> Mapping[str, WeightObservation]:
-        return self._looked if self.ending and step is self._latest else {}
-
-    def fetch(self, ready: Packed) -> Any:
-        """Wait for the numbers of a step."""
-        return ready.fetch()
 
     def _new_step(self) -> None:
         self._decided: bool | None = None
@@ -436,7 +345,7 @@ class UnitTap:
                 if self._scaler is None:
                     self._scaler = torch_private.calling_scaler(sys._getframe(1))
                     self._sums.scaled_by(torch_private.scale_of(self._scaler))
-                self._repeat_calls()
+                self._repeats.make(self._survey, self._sums)
                 self._look.skipping()
                 if self._look.wanted:
                     self._look.before(self._layers)
@@ -461,7 +370,7 @@ class UnitTap:
                 if not self._monitor.stopped:
                     try:
                         with self._clock, torch.no_grad():
-                            self._repeat_calls()
+                            self._repeats.make(self._survey, self._sums)
                     except Exception as error:
                         self._fail(error)
                 return loss
@@ -535,46 +444,38 @@ class UnitTap:
     def _finish_together(self, together: Processes, step: int, seconds: float, *, moved: bool) -> None:
         """Meet the other processes; the first goes on with what all have seen."""
         sums, monitor = self._sums, self._monitor
-        seen, failure = None, None
-        if not monitor.stopped:
-            try:
-                if sums is not None:
-                    self._look_around(sums, moved=moved)
-                    numbers, tensors, layer_calls, relu_like = sums.fields()
-                    seen = numbers, named(tensors), layer_calls, relu_like
-                    failure = sums.failure
-            except Exception as error:
-                failure = error
-        next_step = step + (monitor.interval if isinstance(monitor, Monitor) else 1)
-        device = next(self._model.parameters()).device
-        agreed = together.meet(
-            well=failure is None and not monitor.stopped,
-            layout=None if seen is None else [{name: value.numel() for name, value in seen[1].items()}, seen[2]],
-            next_step=next_step,
-            looks=monitor.will_record(next_step),
-            device=device,
+
+        def seen() -> Seen | None:
+            if sums is None:
+                return None
+            self._look_around(sums, moved=moved)
+            found = sums.fields()
+            if sums.failure is not None:
+                raise sums.failure
+            return found._replace(tensors=named(found.tensors))
+
+        met = meet(
+            together,
+            monitor,
+            seen,
+            self._look.fields,
+            self._known.scale,
+            next_step=step + (monitor.interval if isinstance(monitor, Monitor) else 1),
+            device=next(self._model.parameters()).device,
         )
-        if failure is not None:
-            self._fail(failure)
+        if met.failure is not None:
+            self._fail(met.failure)
             return
-        if not agreed.well:
-            monitor.report("distributed", "the monitor of another process has failed, and all leave off together")
-        elif not agreed.alike:
+        if not met.alike:
             self._say_once(
                 "alike", "the processes did not call the same layers in one step: such steps cannot be observed"
             )
-        elif seen is not None and seen[2] and sums is not None:
-            units = {call.layer: seen[1][f"{call.tap}:shift"].numel() for call in seen[2]}
-            numbers, tensors = together.merge(seen[0], {**self._look.fields, **seen[1]}, seen[3], units)
-            names = sorted(units)
-            together.share_scales(names, [self._known.scale(name) for name in names], device)
-            if together.first:
-                merged = numbers, tensors, seen[2], seen[3]
-                self._look.fields = {}
-                proofs = self._ranges.after_step(self._optimizer) if self._look.wanted and moved else None
-                self._finished = Finished(step, sums, self._look, self._clock.take(), seconds, merged, proofs)
-            else:
-                sums.close()
+        if sums is not None and met.merged is not None:
+            self._look.fields = {}
+            proofs = self._ranges.after_step(self._optimizer) if self._look.wanted and moved else None
+            self._finished = Finished(step, sums, self._look, self._clock.take(), seconds, met.merged, proofs)
+        elif sums is not None:
+            sums.close()
         self._new_step()
 
     def _look_around(self, sums: StepSums, *, moved: bool) -> None:
@@ -609,14 +510,3 @@ class UnitTap:
 def _closure(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether an optimizer's step was given a function that runs the forward and backward passes."""
     return any(callable(value) for value in (*args, *kwargs.values()))
-
-
-def _without_zeroed_gradients(observation: StepObservation) -> StepObservation:
-    """Without an optimizer to tell the moment, the weights' gradients may have been set to zero already."""
-    seen = [layer.weights for layer in observation.layers.values() if layer.weights is not None]
-    if any(weights.gradient is not None and np.any(weights.gradient) for weights in seen):
-        return observation
-    weights = {
-        name: replace(layer.weights, gradient=None) for name, layer in observation.layers.items() if layer.weights
-    }
-    return packed.with_weights(observation, weights)
