@@ -107,7 +107,11 @@ def test_a_larger_dead_gradient_takes_a_faint_error_signal_for_none() -> None:
     for step in range(40):
         fired, squares = np.where(faint, 0, 60.0), np.where(faint, 1e-8, 1.0) * 100
         mean = fired / 100
-        accumulator.add(step, Observation(100, 100, fired, fired, mean, mean, mean, mean * 0, mean, None, squares))
+        seen = {"fired_examples": fired, "fired_positions": fired, "mean": mean, "squares": mean, "sum_abs": mean}
+        accumulator.add(
+            step,
+            Observation(examples=100, positions=100, min=mean * 0, max=mean, gradient_squares=squares, **seen),
+        )
         statistics = accumulator.statistics()
         records.append(accumulator.record(statistics, step=step, wall_time=0.0, run_moves=1e-3, from_start=True))
     history = history_of(gelu, records)

@@ -35,13 +35,11 @@ class WeightObservation:
     norm_before: Array | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """Mergeable reductions of one layer over one observed step. Arrays are ``[units]``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reductions:
+    """Mergeable reductions of one layer: what one step and several have in common.
 
     Attributes:
-        examples: Rows of axis 0.
-        positions: Examples times all other axes but that of the units.
         fired_examples: Examples on which the unit fired at any position.
         fired_positions: Positions on which it fired.
         mean: Mean output.
@@ -52,44 +50,47 @@ class Observation:
         saturated: Positions at a bound, None for functions without bounds.
         gradient_squares: Sum over positions of the squared loss gradient at the pre-activation (loss summed as the user
             reduces it, unscaled); None if not measured, as in a step that a loss scaler skips.
-        weights: None if the weights were not looked at.
         trainable: Whether the layer's weights are trained at present.
+    """
+
+    fired_examples: Array
+    fired_positions: Array
+    mean: Array
+    squares: Array
+    sum_abs: Array
+    min: Array
+    max: Array
+    saturated: Array | None = None
+    gradient_squares: Array | None = None
+    trainable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation(_Reductions):
+    """What one observed step tells about one layer. Arrays are ``[units]``.
+
+    Attributes:
+        examples: Rows of axis 0.
+        positions: Examples times all other axes but that of the units.
+        weights: None if the weights were not looked at.
     """
 
     examples: int
     positions: int
-    fired_examples: Array
-    fired_positions: Array
-    mean: Array
-    squares: Array
-    sum_abs: Array
-    min: Array
-    max: Array
-    saturated: Array | None = None
-    gradient_squares: Array | None = None
     weights: WeightObservation | None = None
-    trainable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class LayerSteps:
-    """What several observed steps tell about one layer, none of which looked at its weights.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSteps(_Reductions):
+    """What several observed steps tell about one layer, none of which looked at its weights. Arrays ``[steps, units]``.
 
-    Attributes and their meanings are those of :class:`Observation`: numbers are ``[steps]``, arrays ``[steps, units]``.
+    Attributes:
+        examples: ``[steps]``, and so on as in :class:`Observation`.
+        positions: ``[steps]``.
     """
 
     examples: Int
     positions: Int
-    fired_examples: Array
-    fired_positions: Array
-    mean: Array
-    squares: Array
-    sum_abs: Array
-    min: Array
-    max: Array
-    saturated: Array | None = None
-    gradient_squares: Array | None = None
-    trainable: bool = True
 
     @classmethod
     def of(cls, one: Observation) -> LayerSteps:

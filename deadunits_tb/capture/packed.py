@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -168,20 +169,29 @@ def with_weights(observation: StepObservation, weights: Mapping[str, WeightObser
 
 
 def _layer_steps(of: Mapping[str, Vector], scale: Vector | float, call: Call, *, relu_like: bool) -> LayerSteps:
-    count, gradient = positions(of), of.get("gradient")
+    count = positions(of)
     return LayerSteps(
         examples=np.rint(of["examples"])[:, 0].astype(np.int64),
         positions=count[:, 0].astype(np.int64),
-        fired_examples=of["fired_examples"],
-        fired_positions=of["fired_positions"],
-        sum_abs=of.get("sum_abs", of["sum"]),
-        min=of["min"],
-        max=of["max"],
-        saturated=of.get("saturated"),
-        gradient_squares=None if gradient is None else gradient / (scale * scale),
         trainable=call.trainable,
-        **_moments(of, count, relu_like=relu_like),
+        **_reductions(of, count, of.get("gradient"), scale, relu_like=relu_like),
     )
+
+
+def _reductions(
+    of: Mapping[str, Vector], count: Vector, gradient: Vector | None, scale: Vector | float, *, relu_like: bool
+) -> dict[str, Any]:
+    """What one step and several have in common."""
+    return {
+        "fired_examples": of["fired_examples"],
+        "fired_positions": of["fired_positions"],
+        "sum_abs": of.get("sum_abs", of["sum"]),
+        "min": of["min"],
+        "max": of["max"],
+        "saturated": of.get("saturated"),
+        "gradient_squares": None if gradient is None else gradient / (scale * scale),
+        **_moments(of, count, relu_like=relu_like),
+    }
 
 
 def _moments(of: Mapping[str, Vector], count: Vector, *, relu_like: bool) -> dict[str, Vector]:
@@ -256,20 +266,18 @@ def _observed(
     examples, count = round(float(of["examples"][0])), round(float(positions(of)[0]))
     if not examples or not count:
         return None
-    gradient = of.get("gradient")
     return Observation(
         examples=examples,
         positions=count,
-        fired_examples=of["fired_examples"],
-        fired_positions=of["fired_positions"],
-        sum_abs=of.get("sum_abs", of["sum"]),
-        min=of["min"],
-        max=of["max"],
-        saturated=of.get("saturated"),
-        gradient_squares=None if gradient is None or skipped else gradient / (scale * scale),
         weights=weights,
         trainable=call.trainable,
-        **_moments(of, np.float64(count), relu_like=call.tap in layout.relu_like),
+        **_reductions(
+            of,
+            np.float64(count),
+            None if skipped else of.get("gradient"),
+            scale,
+            relu_like=call.tap in layout.relu_like,
+        ),
     )
 
 
