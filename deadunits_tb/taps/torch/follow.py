@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from deadunits_tb.taps.torch import activation_calls as calls
-from deadunits_tb.taps.torch import places
+from deadunits_tb.taps.torch import calls, places
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.layers import Survey, UnitLayer, with_loose_weight
 from deadunits_tb.taps.torch.ranges import Ranges
@@ -248,7 +247,7 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         handed: list[Passage] = []
         for tensor, passages in seen:
             for passage in passages:
-                place = self._place_after(func, args, kwargs, tensor, shapes[id(tensor)], passage.place, out)
+                place = places.after_call(func, args, kwargs, tensor, shapes[id(tensor)], passage.place, out)
                 if place is None:
                     _escape(passage)
                 else:
@@ -256,45 +255,9 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
         if handed:
             self._tag(out, self._without_self_gates(handed, out))
 
-    def _place_after(
-        self, func: Any, args: Any, kwargs: Any, tensor: Any, shape: Any, place: Place, out: Any
-    ) -> Place | None:
-        if not isinstance(out, T):
-            return None
-        first = args[0] if args else kwargs.get("input")
-        if func in calls.SUMS or func in calls.SCALINGS:
-            return places.unchanged(shape, out.shape, place)
-        if func in calls.CONCATENATIONS and isinstance(first, (list, tuple)):
-            which = next(at for at, one in enumerate(first) if one is tensor)
-            dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
-            return places.after_concatenation(first, which, dim, len(shape), place)
-        if tensor is not first:
-            return None
-        if func in calls.PASSING or func in calls.ACTIVATIONS:
-            return places.unchanged(shape, out.shape, place) if len(shape) == out.dim() else None
-        if func in calls.RESHAPES:
-            return places.after_reshape(shape, out.shape, place)
-        if func in calls.PERMUTATIONS:
-            return places.after_permutation(func, args, kwargs, place)
-        if func in calls.REDUCTIONS:
-            return places.after_reduction(shape, args, kwargs, place)
-        if func is T.__getitem__ and places.simple_index(args[1]):
-            return places.after_permutation(func, args, kwargs, place)
-        return None
-
     def _linear(self, func: Any, args: Any, kwargs: Any, seen: Any, out: Any) -> None:
-        at = 2 if func in calls.ADDED_PRODUCT else 1
-        source = args[at - 1] if len(args) >= at else kwargs.get("input")
-        weight = args[at] if len(args) > at else kwargs.get("weight", kwargs.get("other", kwargs.get("mat2")))
-        parameter = weight._base if isinstance(weight, T) and weight._base is not None else weight
+        source, parameter, axis = calls.product(func, args, kwargs)
         convolution = func in calls.CONVOLUTIONS
-        product = not convolution and func is not calls.LINEAR
-        axis = 1 if func in calls.TRANSPOSED or product else 0
-        if isinstance(parameter, T) and parameter is not weight:  # x @ weight.T
-            if weight.dim() != 2 or parameter.dim() != 2:
-                parameter = None
-            elif weight.stride() != parameter.stride() or weight.shape != parameter.shape:
-                axis = 1 - axis
         groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
         depthwise = convolution and groups != 1
         for tensor, passages in seen:

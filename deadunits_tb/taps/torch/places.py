@@ -1,4 +1,4 @@
-"""Where the units of a tensor are after an operation that moves axes about."""
+"""Where the units of a tensor are after a call that hands them on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,54 @@ from typing import Any
 
 import torch
 
+from deadunits_tb.taps.torch import calls
 from deadunits_tb.taps.torch.rows import Place
+
+T = torch.Tensor
+
+
+def after_call(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    tensor: Any,
+    shape: Sequence[int],
+    place: Place,
+    out: Any,
+) -> Place | None:
+    """Where units are in what a call gave; None if it does not hand them on.
+
+    Args:
+        function: Called.
+        args: Its arguments.
+        kwargs: Others.
+        tensor: Among them, with units.
+        shape: It had before the call.
+        place: Of its units.
+        out: What the call gave.
+    """
+    if not isinstance(out, T):
+        return None
+    first = args[0] if args else kwargs.get("input")
+    if function in calls.SUMS or function in calls.SCALINGS:
+        return unchanged(shape, out.shape, place)
+    if function in calls.CONCATENATIONS and isinstance(first, (list, tuple)):
+        which = next(at for at, one in enumerate(first) if one is tensor)
+        dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+        return after_concatenation(first, which, dim, len(shape), place)
+    if tensor is not first:
+        return None
+    if function in calls.PASSING or function in calls.ACTIVATIONS:
+        return unchanged(shape, out.shape, place) if len(shape) == out.dim() else None
+    if function in calls.RESHAPES:
+        return after_reshape(shape, out.shape, place)
+    if function in calls.PERMUTATIONS:
+        return after_permutation(function, args, kwargs, place)
+    if function in calls.REDUCTIONS:
+        return after_reduction(shape, args, kwargs, place)
+    if function is T.__getitem__ and simple_index(args[1]):
+        return after_permutation(function, args, kwargs, place)
+    return None
 
 
 def unchanged(before: Sequence[int], after: Sequence[int], place: Place) -> Place | None:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 from deadunits_tb.certificate import PROVABLE, Certificates
 from deadunits_tb.record import Int
-from deadunits_tb.taps.torch import activation_calls as calls
+from deadunits_tb.taps.torch import calls
 from deadunits_tb.taps.torch.bounds import pending, sums
 from deadunits_tb.taps.torch.distributed import is_sharded
 from deadunits_tb.taps.torch.layers import UnitLayer

@@ -11,7 +11,7 @@ import torch
 
 from deadunits_tb.capture.certificates import FLOAT32
 from deadunits_tb.record import Int
-from deadunits_tb.taps.torch import activation_calls as calls
+from deadunits_tb.taps.torch import calls
 from deadunits_tb.taps.torch.layers import UnitLayer, Weights
 
 _OWN_BIAS = "its bias is no parameter"

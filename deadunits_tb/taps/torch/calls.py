@@ -131,3 +131,19 @@ def activation(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
         dim = given(0, "dim")
         return name if isinstance(dim, int) and dim % rank == axis else None
     return name
+
+
+def product(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any, int]:
+    """What a call with weights takes in, the parameter that its weights are (of), and the axis of the units there."""
+    at = 2 if function in ADDED_PRODUCT else 1
+    source = args[at - 1] if len(args) >= at else kwargs.get("input")
+    weight = args[at] if len(args) > at else kwargs.get("weight", kwargs.get("other", kwargs.get("mat2")))
+    parameter = weight._base if isinstance(weight, T) and weight._base is not None else weight
+    plain = function is not LINEAR and function not in CONVOLUTIONS
+    axis = 1 if function in TRANSPOSED or plain else 0
+    if isinstance(parameter, T) and parameter is not weight:  # x @ weight.T
+        if weight.dim() != 2 or parameter.dim() != 2:
+            parameter = None
+        elif weight.stride() != parameter.stride() or weight.shape != parameter.shape:
+            axis = 1 - axis
+    return source, parameter, axis
