@@ -9,7 +9,7 @@ from torch import nn
 
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.taps.torch.layers import survey
-from test_torch_statistics import Observer
+from torch_observer import Observer
 from torch_zoo import ZOO, built, tokens, train, vectors
 
 SPELLINGS = {

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from test_torch_statistics import Observer, check
+from torch_observer import Observer, check
 
 EXAMPLES, TOKENS = 4, 5
 
