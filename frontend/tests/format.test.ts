@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { count, counted, csvLine, number, percent, phrase, seconds } from "../src/domain/format";
+import { count, counted, csvLine, number, percent, phrase, seconds, shortened } from "../src/domain/format";
 
 const plain = (text: string): string => text.replaceAll("\u00A0", " ");
 
@@ -41,6 +41,11 @@ describe("numbers", () => {
     expect([counted(1, "unit"), counted(2, "unit")]).toEqual(["1 unit", "2 units"]);
     expect([seconds(0.05), seconds(0.7), seconds(600)].map(plain)).toEqual(["50 ms", "0.7 s", "10 min"]);
     expect(phrase("learning_rate_too_high")).toBe("Learning rate too high");
+  });
+
+  it("shortens a long name in its middle, because ends tell names apart", () => {
+    expect(shortened("runs/mlp_seed17", 15)).toBe("runs/mlp_seed17");
+    expect(shortened("experiments/mlp_lr0.001_seed17", 15)).toBe("experim…_seed17");
   });
 });
 

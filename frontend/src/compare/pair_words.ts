@@ -47,7 +47,9 @@ export function pairCaveats(
         "a row of one is no row of the other, and each heatmap is in its own order.",
     );
   } else {
-    found.push("A row is the unit of one number in both runs: the same unit if they began with the same weights.");
+    found.push(
+      "A row is the unit with the same number in both runs; only if they began with the same weights is it the same unit.",
+    );
   }
   if (one.steps[0] !== other.steps[0] || one.steps.at(-1) !== other.steps.at(-1)) {
     found.push("Hatched: the run has no records there.");

@@ -30,7 +30,7 @@ const PANEL = "pair";
 /** Shows the heatmaps of a layer, and brings them on screen: the list of layers is below. */
 export function showPair(store: Store, layer: string): void {
   store.go({ pair: layer, rows: null });
-  document.getElementById(PANEL)?.scrollIntoView({ block: "nearest" });
+  document.getElementById(PANEL)?.scrollIntoView({ block: "start" });
 }
 
 interface Side {

@@ -1,5 +1,5 @@
 /** A button that opens a searchable list. */
-import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { shortened } from "../domain/format";
 import { Icon } from "./icons";
 
@@ -21,7 +21,10 @@ interface Props {
 
 const SEARCH_FROM = 7;
 const MOST_SHOWN = 200;
-const MOST_LETTERS = 30;
+/** Of a name; titles have all of it. */
+const [MOST_LETTERS, MOST_LETTERS_LISTED] = [30, 54];
+/** Pixels between the list and the edge of the page. */
+const MARGIN = 8;
 
 export function Chooser({ label, current, choices, onChoose, shortcut }: Props) {
   const [open, setOpen] = useState(false);
@@ -92,6 +95,13 @@ function Popup({ label, current, choices, onChoose, onClose }: PopupProps) {
   );
   const list = useRef<HTMLDivElement>(null);
   const input = useRef<HTMLInputElement>(null);
+  const popup = useRef<HTMLDivElement>(null);
+  useLayoutEffect(() => {
+    // Beyond the edge of the page it would push everything else aside.
+    const box = popup.current?.getBoundingClientRect();
+    const beyond = box ? box.right + MARGIN - window.innerWidth : 0;
+    if (box && popup.current && beyond > 0) popup.current.style.left = `${-Math.min(beyond, box.left - MARGIN)}px`;
+  }, []);
   useEffect(() => input.current?.focus(), []);
   useEffect(() => {
     list.current?.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
@@ -108,7 +118,7 @@ function Popup({ label, current, choices, onChoose, onClose }: PopupProps) {
     event.stopPropagation();
   };
   return (
-    <div class="popup">
+    <div class="popup" ref={popup}>
       <input
         ref={input}
         class={choices.length >= SEARCH_FROM ? "input" : "sr-only"}
@@ -141,7 +151,7 @@ function Popup({ label, current, choices, onChoose, onClose }: PopupProps) {
           >
             {choice.mark && <i class={`dot level-${choice.mark}`} title={choice.mark} />}
             <span class="option-text" title={choice.text}>
-              {choice.text}
+              {shortened(choice.text, MOST_LETTERS_LISTED)}
             </span>
             {choice.note && <span class="hint">{choice.note}</span>}
           </div>
