@@ -270,8 +270,9 @@ def rates_of(probability, batch, steps, seed=0):
     """The reference after each observation of units that fire at a fixed rate."""
     rng = np.random.default_rng(seed)
     reference = ReferenceRate(len(probability), T)
-    for _ in range(steps):
-        reference.add(rng.binomial(batch, probability).astype(float), batch, np.ones(len(probability), bool))
+    fired = rng.binomial(batch, probability, (steps, len(probability))).astype(float)
+    for some in np.array_split(fired, 4):
+        reference.add(some, np.full(len(some), batch), np.ones(some.shape, bool))
     return reference.rate
 
 
@@ -286,16 +287,16 @@ def test_chance_does_not_draw_the_reference_up(batch, probability):
 def test_the_reference_of_a_unit_without_a_finite_output_stays():
     reference = ReferenceRate(2, T)
     for fired, known in [(50, True), (0, False), (math.nan, True)]:
-        reference.add(np.array([fired, 50.0]), 100, np.array([known, True]))
+        reference.add(np.array([[fired, 50.0]]), np.array([100]), np.array([[known, True]]))
     assert reference.rate.tolist() == [0.5, 0.5]
 
 
 def test_the_reference_rises_fast_and_is_forgotten_slowly():
-    reference, known = ReferenceRate(1, T), np.ones(1, bool)
+    reference = ReferenceRate(1, T)
 
     def run(share, examples):
         for _ in range(examples // 100):
-            reference.add(np.array([100.0 * share]), 100, known)
+            reference.add(np.array([[100.0 * share]]), np.array([100]), np.ones((1, 1), bool))
         return float(reference.rate[0])
 
     assert run(0.2, 3000) == pytest.approx(0.2)

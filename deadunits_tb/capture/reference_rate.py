@@ -40,22 +40,29 @@ class ReferenceRate:
         self.recent, self.rate = self.recent.copy(), self.rate.copy()
         self.recent[units] = self.rate[units] = 0
 
-    def add(self, fired_examples: Array, examples: int, known: npt.NDArray[np.bool_]) -> None:
-        """Take in one observation.
+    def add(self, fired_examples: Array, examples: Int, known: npt.NDArray[np.bool_]) -> None:
+        """Take in observations, one after the other.
 
         Args:
-            fired_examples: ``[units]`` examples on which each fired.
-            examples: How many there were.
-            known: ``[units]`` whether the unit's output was finite; others keep what they have.
+            fired_examples: ``[observations, units]`` examples on which each fired.
+            examples: ``[observations]`` how many there were.
+            known: ``[observations, units]`` whether the unit's output was finite; others keep what they have.
         """
-        weight = max(examples / (self._seen + examples), -math.expm1(-examples / self._rises_over))
-        self._seen += examples
-        known = known & np.isfinite(fired_examples)
-        share = fired_examples / examples
-        apart = (share if known.all() else np.where(known, share, self.recent)) - self.recent
-        self.recent = self.recent + weight * apart
-        if self._seen <= self._rises_over:
-            self.rate = self.recent
-        else:
-            forgotten = -math.expm1(-examples / self._falls_over)
-            self.rate = np.maximum(self.recent, self.rate + forgotten * (self.recent - self.rate))
+        shares = np.divide(fired_examples, examples[:, None], dtype=np.float64)
+        unknown = ~(known & np.isfinite(fired_examples))
+        recent, rate, apart = self.recent.copy(), self.rate.copy(), np.empty(len(self.recent))
+        for at, count in enumerate(examples.tolist()):
+            weight = max(count / (self._seen + count), -math.expm1(-count / self._rises_over))
+            self._seen += count
+            np.subtract(shares[at], recent, out=apart)
+            apart[unknown[at]] = 0
+            apart *= weight
+            recent += apart
+            if self._seen <= self._rises_over:
+                rate[:] = recent
+                continue
+            np.subtract(recent, rate, out=apart)
+            apart *= -math.expm1(-count / self._falls_over)
+            rate += apart
+            np.maximum(recent, rate, out=rate)
+        self.recent, self.rate = recent, rate
