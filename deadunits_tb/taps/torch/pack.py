@@ -35,21 +35,21 @@ class Packed:
 
     def fetch(self) -> tuple[Layout, npt.NDArray[np.floating]]:
         """Everything as one vector. The one place where the device is waited for."""
-        values = list(self.tensors.values())
-        devices = {value.device for value in values}
-        if len(devices) > 1:
-            target = next(value.device for value in values if value.device.type != "cpu")
-            values = [value.to(target, non_blocking=True) for value in values]
-        flat = [value.detach().reshape(-1).to(torch.float32) for value in values]
+        values = [value.detach() for value in self.tensors.values()]
         layout = _layout(
             tuple(self.numbers),
             tuple(self.tensors),
-            tuple(value.numel() for value in flat),
+            tuple(value.numel() for value in values),
             self.layer_calls,
             self.relu_like,
         )
-        vector = torch.cat(flat).cpu().numpy() if flat else np.zeros(0)
-        return layout, np.concatenate([np.array(list(self.numbers.values()), np.float64), vector])
+        there = next((value.device for value in values if not value.is_cpu), None)
+        if there is not None:
+            flat = [value.to(there, torch.float32, non_blocking=True).reshape(-1) for value in values]
+            vectors = [torch.cat(flat).cpu().numpy()]
+        else:
+            vectors = [value.float().numpy().reshape(-1) for value in values]
+        return layout, np.concatenate([np.array(list(self.numbers.values()), np.float64), *vectors])
 
 
 def named(tensors: Fields) -> Fields:
