@@ -46,8 +46,9 @@ STATES: Mapping[UnitState, StateText] = {
         thresholds=("dying_share", "sparse_significance"),
     ),
     UnitState.DORMANT: StateText(
-        rule="The mean absolute output is at most {dormant_share} of the layer's mean, and it is no ReLU that fires on "
-        "fewer than {dying_share} of the recent examples: that is small on average however strongly it fires.",
+        rule="The mean absolute output is at most {dormant_share} of the layer's mean (of late, see Evidence, for a "
+        "ReLU in a record in which it seldom fires), and it is no ReLU that fires on fewer than {dying_share} of the "
+        "recent examples: that is small on average however strongly it fires.",
         means="The unit fires, but so weakly beside its neighbours that it contributes next to nothing.",
         not_="It is measured against its own layer, so a layer that is small as a whole has no dormant units. It still "
         "receives an error signal and may come back by itself.",
@@ -62,10 +63,10 @@ STATES: Mapping[UnitState, StateText] = {
         thresholds=("stagnant_ratio", "stagnant_records"),
     ),
     UnitState.DYING: StateText(
-        rule="Fired on fewer than {dying_share} of the examples of a record, or of the recent ones, and lost at least "
-        "{dying_loss} of its own earlier rate, which chance explains with a probability of at most "
-        "{dying_significance}; or silent and without error signal on at least {unknown_examples} examples, more than "
-        "chance explains and not yet enough for dead.",
+        rule="Fired on fewer than {dying_share} of the examples of a record, of the recent ones, or of those since its "
+        "rate fell (see Evidence), and lost at least {dying_loss} of its own earlier rate, which chance explains with "
+        "a probability of at most {dying_significance}; or silent and without error signal on at least "
+        "{unknown_examples} examples, more than chance explains and not yet enough for dead.",
         means="The unit is falling silent. There may be time to act.",
         not_="It is not yet dead, and many a unit recovers. A unit that always fired seldom is sparse, not dying.",
         thresholds=("dying_share", "dying_loss", "dying_significance", "unknown_examples"),

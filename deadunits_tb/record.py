@@ -17,7 +17,17 @@ Byte = npt.NDArray[np.uint8]
 NEVER = -1
 """Value of a step that did not happen."""
 REFERENCE_SHARE = 0.1
-"""A unit's rates are recorded where it fired on fewer examples than this: no other verdict consults them."""
+"""A unit's rates are recorded where it fired on fewer examples than this, in the record or of late: no other verdict
+consults them. One firing in a record of eight is one in eight, also of a unit that fires on 1 %."""
+TELLING_FIRINGS = 10
+"""A ReLU's size is told by a record in which it fired on so many examples; by fewer no better than within a half."""
+SIZE_EXAMPLES = 500
+"""Horizon of the recent size. It weighs as much as twice so many examples: a unit that fires on 1 % of them, the rarest
+of which it is asked, does so :data:`TELLING_FIRINGS` times."""
+SMALLEST_SIZE = 2.0**-7
+"""Recent sizes below this, over the layer's mean, are recorded as this: that of a silent unit would never stay."""
+LOW_SHARE = 0.01
+"""A low stretch is one on which a unit fired on fewer examples than this, counted from any record of it on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,8 @@ class Evidence:
         observations_since_active: Observations since then.
         examples_without_signal: Examples since the unit last had an error signal.
         last_active_step: Last observed step at which it fired, :data:`NEVER` if none.
-        reference: Codes of the unit's own firing rates, see :func:`rates_code`; 0 where it fires often, or never has.
+        reference: What the unit itself is used to: :func:`rates_code` and :func:`lately_code`; 0 where it fires often,
+            or never has.
     """
 
     examples_since_active: Int
@@ -248,5 +259,40 @@ def reference_rate(code: Int) -> npt.NDArray[np.float64]:
 
 def recent_rate(code: Int) -> npt.NDArray[np.float64]:
     """The recent rate in a code of both, within a tenth of the one that was coded."""
-    code = code >> 8
+    code = (code >> 8) & 255
     return np.where(code > 0, 2.0 ** (-(np.maximum(code, 1) - 1) / 4), 0.0)
+
+
+def lately_code(
+    size: npt.NDArray[np.floating], low_examples: npt.NDArray[np.floating], low_fired: npt.NDArray[np.floating]
+) -> Int:
+    """What else is known of a unit of late, in the three bytes above those of :func:`rates_code`, to be added to them.
+
+    Args:
+        size: ``[units]`` recent size, over the layer's mean; 0 for not to be recorded.
+        low_examples: ``[units]`` examples of the low stretch, see :data:`LOW_SHARE`.
+        low_fired: ``[units]`` on how many of them the unit fired; 0 for not to be recorded.
+    """
+    known = low_fired > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        examples = np.clip(np.floor(8 * np.log2(low_examples)) + 1, 1, 255)  # rounded down, and the rate up:
+        rate = np.clip(np.floor(-4 * np.log2(low_fired / low_examples)) + 1, 1, 255)  # less evidence, never more
+    low = np.where(known, examples + 256 * rate, 0).astype(np.int64)
+    return (recent_code(np.where(size > 0, np.maximum(size, SMALLEST_SIZE), 0)) << 16) + (low << 24)
+
+
+def recent_size(code: Int) -> npt.NDArray[np.float64]:
+    """The recent size in a code, over the layer's mean, within a tenth; infinity where it was not recorded."""
+    code = (code >> 16) & 255
+    return np.where(code > 0, 2.0 ** (-(np.maximum(code, 1) - 1) / 4), np.inf)
+
+
+def has_low_stretch(code: Int) -> npt.NDArray[np.bool_]:
+    """Whether a code holds a low stretch."""
+    return code >= 1 << 24
+
+
+def low_stretch(code: Int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Rate and examples of the low stretch in a code, within a fifth and a tenth; no examples where there is none."""
+    examples, rate = (code >> 24) & 255, (code >> 32) & 255
+    return 2.0 ** (-(np.maximum(rate, 1) - 1) / 4), np.where(examples > 0, 2.0 ** ((examples - 1) / 8), 0.0)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from deadunits_tb.record import (
     REFERENCE_SHARE,
+    TELLING_FIRINGS,
     Byte,
     Evidence,
     Float,
@@ -20,7 +21,10 @@ from deadunits_tb.record import (
     Memory,
     Statistics,
     Window,
+    has_low_stretch,
+    low_stretch,
     recent_rate,
+    recent_size,
     reference_rate,
 )
 from deadunits_tb.thresholds import Thresholds
@@ -169,7 +173,7 @@ def finite_units(statistics: Statistics, units: int) -> Mask:
 
 
 def chance_of_loss(
-    fired: npt.NDArray[np.floating], examples: Int, rate: npt.NDArray[np.float64]
+    fired: npt.NDArray[np.floating], examples: npt.NDArray[np.floating] | Int, rate: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Upper bound of the chance to fire as seldom as this, or more seldom, at a given rate.
 
@@ -259,11 +263,14 @@ def _dormant(
         return slice(0, 0)
     mean = float(np.mean(size[finite], dtype=np.float64))
     small = (size <= t.dormant_share * mean) & (mean > 0)
-    if info.relu_like:  # one that seldom fires is small on average however strongly it does: sparse, not dormant
-        small &= fired > 0
-        few = np.flatnonzero(small & (fired < REFERENCE_SHARE))
-        recent = recent_rate(evidence.reference[few])
-        small[few] = recent - 2 * np.sqrt(recent / recent_examples(window, t)) >= t.dying_share
+    if info.relu_like:
+        few = np.flatnonzero(_seldom(fired, evidence))
+        own = evidence.reference[few]
+        # A record in which it did not fire says nothing of its size, and in a short one a single firing is large.
+        told = fired[few] * window.examples >= TELLING_FIRINGS
+        small[few] = np.where(told, small[few], recent_size(own) <= t.dormant_share)
+        # One that seldom fires is small on average however strongly it does: sparse, not dormant.
+        small[few] &= recent_rate(own) >= t.dying_share
     return small
 
 
@@ -286,9 +293,14 @@ def _lookup(window: Window, fired: Float, evidence: Evidence, finite: Mask, t: T
     return found
 
 
+def _seldom(fired: Float, evidence: Evidence) -> Mask:
+    """Whether a unit's own rates were recorded: it fired seldom in the record, or of late; or it never has."""
+    return np.asarray((fired < REFERENCE_SHARE) | (evidence.reference > 0))
+
+
 def _sparse(window: Window, fired: Float, evidence: Evidence, t: Thresholds) -> Mask:
     """By the recent rate: a window of 64 examples cannot tell whether a unit fires on 0.5 % or on 3 % of them."""
-    rare = fired < REFERENCE_SHARE
+    rare = _seldom(fired, evidence)
     few = np.flatnonzero(rare)
     if not len(few):
         return rare
@@ -304,7 +316,12 @@ def recent_examples(window: Window, thresholds: Thresholds) -> int:
     return min(window.examples_seen, 2 * thresholds.reference_examples)
 
 
-def _loses(rate: npt.NDArray[np.floating], examples: Int, lost: npt.NDArray[np.float64], t: Thresholds) -> Mask:
+def _loses(
+    rate: npt.NDArray[np.floating],
+    examples: npt.NDArray[np.floating] | Int,
+    lost: npt.NDArray[np.float64],
+    t: Thresholds,
+) -> Mask:
     """Whether so low a rate, on so many examples, says that a unit lost the one that it had."""
     fewer = (rate < t.dying_share) & (rate <= lost)
     return np.asarray(fewer & (chance_of_loss(rate, examples, lost) <= t.dying_significance))
@@ -314,15 +331,17 @@ def _dying(
     info: LayerInfo, window: Window, fired: Float, statistics: Statistics, evidence: Evidence, t: Thresholds
 ) -> Mask:
     quiet = silent_evidence(info, statistics, evidence)
-    dying = (fired < t.dying_share) | (quiet >= t.unknown_examples)
+    dying = ((fired < t.dying_share) | (quiet >= t.unknown_examples)) & _seldom(fired, evidence)
+    dying |= has_low_stretch(evidence.reference)
     few = np.flatnonzero(dying)  # logarithms for these alone
     if not len(few):
         return dying
-    fired, quiet = fired[few], quiet[few]
-    lost = (1 - t.dying_loss) * reference_rate(evidence.reference[few])
+    fired, quiet, own = fired[few], quiet[few], evidence.reference[few]
+    lost = (1 - t.dying_loss) * reference_rate(own)
     fewer = _loses(fired, np.asarray(window.examples), lost, t)
-    recent, behind = recent_rate(evidence.reference[few]), np.asarray(recent_examples(window, t))
+    recent, behind = recent_rate(own), np.asarray(recent_examples(window, t))
     fewer |= (recent > 0) & (fired < t.dying_share) & _loses(recent, behind, lost, t)
+    fewer |= _loses(*low_stretch(own), lost, t)
     silent = quiet >= t.unknown_examples
     never = (evidence.last_active_step[few] < 0) | (lost == 0)  # the latter since a revival
     silent &= never | (chance_of_loss(np.zeros_like(fired), quiet, lost) <= t.dying_significance)

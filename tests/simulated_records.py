@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from deadunits_tb.capture.lately import Lately
 from deadunits_tb.capture.reference_rate import ReferenceRate
 from deadunits_tb.record import REFERENCE_SHARE, Evidence, LayerRecord, Memory, Statistics, Window, rates_code
 from deadunits_tb.run_record import RunRecord
@@ -40,7 +41,7 @@ def simulate(
     death[doomed] = random.integers(0, records * OBSERVATIONS * INTERVAL, len(doomed))
     columns = {s.name: random.uniform(0.5, 1.5, units) for s in STATISTICS}
     carried, memory = Evidence.none(units), Memory.none(units, 0)
-    rates_of = ReferenceRate(units, Thresholds())
+    rates_of, lately = ReferenceRate(units, Thresholds()), Lately(units, Thresholds())
     step = seen = 0
     for _ in range(records):
         fired, examples = np.zeros(units), 0
@@ -49,11 +50,13 @@ def simulate(
             batch = BATCH if random.random() < 0.95 else int(random.integers(1, BATCH))
             hits = random.binomial(batch, np.where(step < death, rates, 0))
             carried = _carry(carried, hits > 0, batch, step)
-            rates_of.add(hits, batch, np.ones(units, bool))
+            rates_of.add(hits[None], np.array([batch]), np.ones((1, units), bool))
             fired, examples = fired + hits, examples + batch
         seen += examples
         share = fired / examples
-        reference = np.where(share < REFERENCE_SHARE, rates_code(rates_of.rate, rates_of.recent), 0)
+        lately.add(fired, share * columns["mean_abs"], examples)
+        codes = rates_code(rates_of.rate, rates_of.recent) + lately.code(np.arange(units), fired)
+        reference = np.where(share < REFERENCE_SHARE, codes, 0)
         evidence = Evidence(
             carried.examples_since_active,
             carried.tokens_since_active,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deadunits_tb.reading.explanation import Explainer, Explanation, explain
 from deadunits_tb.reading.phrases import count, listing, measured, percent, percent_bound, printable
-from deadunits_tb.record import Evidence, Memory, Statistics, Window, recent_code, reference_code
+from deadunits_tb.record import Evidence, Memory, Statistics, Window, lately_code, recent_code, reference_code
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo, UnitState
 from deadunits_tb.verdicts import candidates
@@ -25,6 +25,10 @@ WINDOW = Window(step=1000, first_step=0, wall_time=0.0, examples=6400, positions
 HEALTHY = {"active_fraction": 0.5, "active_positions": 0.5, "mean": 0.5, "mean_abs": 0.5, "std": 0.5, "min": 0.0,
            "max": 3.0, "saturated_fraction": 0.0, "gradient": 0.01, "update_ratio": 1e-3, "norm_out": 1.0}  # fmt: skip
 SILENT = {"active_fraction": 0, "mean": 0, "mean_abs": 0, "std": 0, "max": 0, "gradient": 0}
+RATE_2_PERCENT = int(recent_code(np.array([0.02]))[0])
+LATELY_SMALL, LATELY_LOW = (
+    int(lately_code(*(np.array([value]) for value in numbers))[0]) for numbers in ((0.0157, 0, 0), (0, 1024, 2))
+)
 
 
 def said(
@@ -125,6 +129,16 @@ CASES = {
         "chance could not explain",
     ),
     "dormant": (said(S.DORMANT, {"mean_abs": 0.004}), "its mean absolute output is 0.9 % of the layer's mean"),
+    "dormant, rare": (
+        said(S.DORMANT, {"active_fraction": 0, "mean_abs": 0}, reference=256 * RATE_2_PERCENT + LATELY_SMALL),
+        "fires so seldom that a record says little of its size; of late its mean absolute output is about 1.6 % of the "
+        "layer's mean",
+    ),
+    "dying, since its rate fell": (
+        said(S.DYING, {"active_fraction": 0.02}, reference=1 + LATELY_LOW),
+        "fired on 0.2 % of the last 1,024 examples, once it fired on about 100 % of them: chance alone explains that "
+        "with a probability of at most 3.3e-43",
+    ),
     "stagnant": (
         said(S.STAGNANT, {"update_ratio": 1e-9}),
         "its weights changed by 1e-09 of their norm in one optimizer step, while others of the run change by up to "

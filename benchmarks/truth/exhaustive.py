@@ -137,7 +137,7 @@ class Truth:
         seen = np.arange(1, len(rate) + 1)[:, None] * batch
         recent = self.recent_rate(layer)
         lost = 0.1 * self.reference_rate(layer)  # of its own rate
-        still = self.table(layer, "moved") < 1e-8
+        still = (self.table(layer, "moved") < 1e-8) & (self.table(layer, "fired") > 0)
         stuck = np.stack([np.roll(still, back, axis=0) for back in range(3)]).all(axis=0) & (seen > 3 * batch)
         with np.errstate(all="ignore"):
             mean_size = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else 0.0 for row in size])
@@ -148,7 +148,7 @@ class Truth:
         found[(by_chance <= 0.05) & (rate < 0.1)] = UnitState.SPARSE
         small = size <= 0.025 * slack * mean_size[:, None]
         found[small & (recent * slack >= 0.01) if function in RELU_LIKE else small] = UnitState.DORMANT
-        found[stuck & (rate > 0) & (moves > 1e-8)] = UnitState.STAGNANT
+        found[stuck & (moves > 1e-8)] = UnitState.STAGNANT
         found[(rate < 0.01 * slack) & (rate <= lost * slack) & (rate > 0)] = UnitState.DYING
         found[(quiet * slack >= 256) & (quiet * slack >= told)] = UnitState.DYING
         found[(span <= 1e-4 * slack * scale) & (rate >= 0.5)] = UnitState.CONSTANT

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from deadunits_tb.capture.lately import Lately
 from deadunits_tb.capture.observation import Array, LayerSteps, Observation, WeightObservation
 from deadunits_tb.capture.reference_rate import ReferenceRate
 from deadunits_tb.record import (
@@ -93,6 +94,7 @@ class LayerAccumulator:
         self._dataset_examples = dataset_examples
         self._evidence = Evidence.none(info.units)
         self._reference = ReferenceRate(info.units, thresholds)
+        self._lately = Lately(info.units, thresholds)
         self._memory: Memory | None = None
         self._scale: float | None = None
         self._first_step = self._last_step = NEVER
@@ -217,10 +219,14 @@ class LayerAccumulator:
             run_moves=run_moves,
             from_start=from_start,
         )
+        self._lately.add(observed.fired_examples, observed.sum_abs / observed.positions, observed.examples)
         reference = np.zeros(self.info.units, np.int64)
-        rare = np.flatnonzero(observed.fired_examples < REFERENCE_SHARE * observed.examples)
+        rare = np.flatnonzero(
+            (observed.fired_examples < REFERENCE_SHARE * observed.examples) | (self._reference.recent < REFERENCE_SHARE)
+        )
         if len(rare):
             reference[rare] = rates_code(self._reference.rate[rare], self._reference.recent[rare])
+            reference[rare] += self._lately.code(rare, observed.fired_examples[rare])
         evidence = replace(self._evidence, reference=reference)
         memory = self._memory or Memory.none(self.info.units, self._first_step)
         verdict = judge(self.info, window, statistics, evidence, memory, self._thresholds)
@@ -246,6 +252,7 @@ class LayerAccumulator:
             counter[units] = step if name == "last_active_step" else 0
         self._evidence = Evidence(**counters)
         self._reference.forget(units)
+        self._lately.forget(units)
         if self._memory is not None:
             unknown = Memory.none(self.info.units, step)
             columns = {spec.name: getattr(self._memory, spec.name).copy() for spec in fields(Memory)}
@@ -290,8 +297,7 @@ class LayerAccumulator:
             last_active_step=last,
             reference=before.reference,
         )
-        for at, count in enumerate(observed.examples.tolist()):
-            self._reference.add(observed.fired_examples[at], count, finite[at])
+        self._reference.add(observed.fired_examples, observed.examples, finite)
 
     def _add_weights(self, weights: WeightObservation) -> None:
         kept = self._weights

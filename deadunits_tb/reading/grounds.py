@@ -12,7 +12,15 @@ import numpy as np
 
 from deadunits_tb.reading.moment import Moment
 from deadunits_tb.reading.phrases import count, listing, measured, percent, percent_bound
-from deadunits_tb.record import NEVER, REFERENCE_SHARE, recent_rate, reference_rate
+from deadunits_tb.record import (
+    NEVER,
+    REFERENCE_SHARE,
+    TELLING_FIRINGS,
+    low_stretch,
+    recent_rate,
+    recent_size,
+    reference_rate,
+)
 from deadunits_tb.units import LOOKUP, UnitState
 from deadunits_tb.verdicts import chance_of_loss, judges_silence, recent_examples
 
@@ -108,6 +116,9 @@ def _dying(m: Moment, unit: int) -> Ground:
     less = [_firing_less(m, unit, m.value("active_fraction", unit), m.window.examples)]
     if (recent := _recent(m, unit)) > 0:
         less.append(_firing_less(m, unit, recent, recent_examples(m.window, m.thresholds)))
+    low_rate, low_examples = low_stretch(m.evidence.reference[unit])
+    if low_examples > 0:
+        less.append(_firing_less(m, unit, float(low_rate), int(low_examples)))
     silent = [_falling_silent(m, unit)]
     parts = less + silent if m.value("active_fraction", unit) > 0 else silent + less
     return next((part for part in parts if all(number.holds for number in part[1])), parts[0])
@@ -159,7 +170,7 @@ def _once(m: Moment, unit: int) -> str:
 
 def _recent(m: Moment, unit: int) -> float:
     """NaN where it was not recorded, because the unit fired often."""
-    if m.value("active_fraction", unit) >= REFERENCE_SHARE:
+    if m.value("active_fraction", unit) >= REFERENCE_SHARE and not m.evidence.reference[unit]:
         return math.nan
     return float(recent_rate(m.evidence.reference[unit]))
 
@@ -188,9 +199,12 @@ def _rarely_by_chance(m: Moment, unit: int) -> Number:
 
 def _dormant(m: Moment, unit: int) -> Ground:
     ratio = m.value("mean_abs", unit) / m.mean_abs if m.mean_abs else math.nan
-    limit = m.thresholds.dormant_share
+    limit, sentence = m.thresholds.dormant_share, "its mean absolute output is"
+    lately, fired = float(recent_size(m.evidence.reference[unit])), m.value("active_fraction", unit) * m.window.examples
+    if m.info.relu_like and math.isfinite(lately) and fired < TELLING_FIRINGS:
+        ratio, sentence = lately, f"fires so seldom that a record says little of its size; of late {sentence} about"
     return (
-        f"its mean absolute output is {percent(ratio)} of the layer's mean",
+        f"{sentence} {percent(ratio)} of the layer's mean",
         [Number("mean absolute output, over the layer's mean", ratio, "at most", limit, "dormant_share")],
     )
 
