@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -16,6 +17,7 @@ import deadunits_tb
 from deadunits_tb.jax import (
     DeadUnitsWriter,
     init_statistics,
+    observe,
     observe_inputs,
     observe_weights,
     value_and_grad,
@@ -184,3 +186,27 @@ def test_a_function_that_is_watched_as_it_is(tmp_path: pathlib.Path) -> None:
     assert [layer.activation_function for layer in layers.values()] == ["relu", "relu", "linear"]
     seen = Network(watched, network.params, layers, network.example)
     assert_same(trained_with(seen, optimizer, tmp_path), trained_without(network, optimizer))
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["observe", "watch"])
+def test_a_pre_activation_that_others_take_in_too(watched: bool, tmp_path: pathlib.Path) -> None:
+    """Of their gradients none may be added to another earlier than without us: that alone changes their last bits."""
+
+    def loss(params: Any, statistics: Any, x: Any, y: Any) -> Any:
+        z = x @ params["w0"] + params["b0"]
+        a, statistics = observe(statistics, "first", jax.nn.gelu, z, shared=True)
+        z = (a + z + jnp.sin(z)) @ params["w1"] + params["b1"]
+        b, statistics = observe(statistics, "second", jnp.tanh, z, shared=True)
+        logits = (b * jnp.cos(z) + z) @ params["w2"] + params["b2"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), statistics
+
+    network, optimizer = mlp(), OPTIMIZERS["adamw"]()
+    layers = {"first": dataclasses.replace(network.layers["first"], activation_function="gelu")}
+    layers["second"] = network.layers["second"]
+    seen = network._replace(loss=loss, layers=layers)
+    if watched:
+        function = watch(lambda params, x, y: loss(params, None, x, y)[0])
+        found = function.layers(network.params, *batch(network))
+        assert [layer.activation_function for layer in found.values()] == ["gelu", "tanh", "linear"]
+        seen = network._replace(loss=function, layers=found)
+    assert_same(trained_with(seen, optimizer, tmp_path), trained_without(network._replace(loss=loss), optimizer))

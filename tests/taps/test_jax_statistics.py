@@ -142,6 +142,22 @@ def test_loss_scaling_is_undone_and_what_a_scaler_skips_has_no_gradient() -> Non
     np.testing.assert_array_equal(skipped.mean, plain.mean)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_gradient_is_that_which_passes_through_the_function(shared: bool) -> None:
+    """Not that of others which take in the pre-activation, too."""
+    random = np.random.default_rng(0)
+    z, slopes = (random.normal(size=(8, 5)).astype(np.float32) for _ in range(2))
+
+    def loss(z: Any, statistics: Any) -> Any:
+        a, statistics = observe(statistics, "layer", jax.nn.gelu, z, mask=np.arange(8) < 6, shared=shared)
+        return (a * slopes + jnp.sin(z)).sum(), statistics
+
+    start = init_statistics({"layer": Layer(5, "gelu")})
+    (_, statistics), gradient = jax.jit(value_and_grad(loss))(z, start)
+    through = np.asarray(gradient - jnp.cos(z), np.float64)[:6]
+    np.testing.assert_allclose(fetched(statistics).layers["layer"].gradient_squares, (through**2).sum(0), rtol=1e-5)
+
+
 def test_dead_units_have_no_gradient_at_all() -> None:
     network = mlp()
     dead = np.array([1, 4])

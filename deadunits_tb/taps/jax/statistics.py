@@ -109,6 +109,7 @@ def observe(
     batched: bool = True,
     axis_name: AxisNames | None = None,
     inputs: Any = None,
+    shared: bool = False,
 ) -> tuple[Any, Statistics | None]:
     """Apply an activation function, and observe both sides of it.
 
@@ -130,6 +131,8 @@ def observe(
         inputs: What the layer's weights take in, ``[examples, ..., features]`` or with its own ``input_axis``: here
             ``x``. With it the record says of dead units whether they can fire at all; :attr:`Layer.inputs` tells how
             many features there are.
+        shared: Whether something else takes in the pre-activation, too, such as a skip connection. Otherwise gradients
+            are added up in another order there, which changes their last bits.
 
     Returns:
         What the activation function returns, and the statistics with this call in them.
@@ -159,8 +162,15 @@ def observe(
         taken_in = ranges_of(layer, spec, inputs, pre_activation, mask, batched=batched, axis_name=axis_name)
     before = statistics.layers[layer]
     earlier = lax.stop_gradient({name: values for name, values in before.items() if name != "gradient"})
-    probed = _tap_gradient(axes, batched, pre_activation, varying_like(before["gradient"], pre_activation), mask)
-    output = probed if activation_function is None else activation_function(probed)
+    tap = functools.partial(_tap_gradient, axes, batched)
+    probe = varying_like(before["gradient"], pre_activation)
+    if activation_function is None:
+        output = tap(pre_activation, None, probe, mask)
+    elif not shared:
+        output = activation_function(tap(pre_activation, None, probe, mask))
+    else:  # in front of the function, its gradients would be added up before those of the others join them
+        back = jax.vjp(activation_function, lax.stop_gradient(pre_activation))[1]
+        output = tap(activation_function(pre_activation), lax.stop_gradient(back), probe, mask)
     sums = activation_sums(
         output,
         unit_axes(layer, spec, output),
@@ -281,17 +291,22 @@ def observe_inputs(statistics: Statistics | None, inputs: Any) -> Statistics | N
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _tap_gradient(axes: tuple[int, ...], batched: bool, values: Any, probe: Any, mask: Any) -> Any:
-    """An identity. The gradient with respect to the probe is the sum of squares of that with respect to the values."""
+def _tap_gradient(axes: tuple[int, ...], batched: bool, values: Any, back: Any, probe: Any, mask: Any) -> Any:
+    """An identity. The gradient with respect to the probe is the sum of squares of that with respect to the values.
+
+    Behind an activation function ``back`` makes of it the gradient in front of that; None elsewhere.
+    """
     return values
 
 
-def _forward(axes: tuple[int, ...], batched: bool, values: Any, probe: Any, mask: Any) -> tuple[Any, Any]:
-    return values, mask
+def _forward(axes: tuple[int, ...], batched: bool, values: Any, back: Any, probe: Any, mask: Any) -> tuple[Any, Any]:
+    return values, (back, mask)
 
 
-def _backward(axes: tuple[int, ...], batched: bool, mask: Any, gradient: Any) -> tuple[Any, Any, None]:
-    return gradient, square_sums(gradient, axes, mask, batched=batched), None
+def _backward(axes: tuple[int, ...], batched: bool, kept: Any, gradient: Any) -> tuple[Any, None, Any, None]:
+    back, mask = kept
+    signal = gradient if back is None else back(gradient)[0]
+    return gradient, None, square_sums(signal, axes, mask, batched=batched), None
 
 
 _tap_gradient.defvjp(_forward, _backward)

@@ -162,7 +162,8 @@ class _Run:
             else:
                 taken = eqn.invars[tap.operand]
                 function = functools.partial(_evaluated, eqns, values, taken)
-                results = [self._seen(tap.layer, function, of(taken))]
+                shared = _is_shared(jaxpr, number, len(eqns), taken)
+                results = [self._seen(tap.layer, function, of(taken), shared=shared)]
             values.update(zip(eqns[-1].outvars, results, strict=True))
             number += len(eqns)
         return [of(atom) for atom in jaxpr.outvars]
@@ -180,11 +181,18 @@ class _Run:
             fields = merged(earlier, range_fields(value, feed.axes, feed.eps))
             self.statistics = self.statistics.with_layer(feed.layer, **fields)
 
-    def _seen(self, layer: str, function: Callable[[Any], Any] | None, value: Any) -> Any:
-        result, statistics = observe(self.statistics, layer, function, value)
+    def _seen(self, layer: str, function: Callable[[Any], Any] | None, value: Any, *, shared: bool = False) -> Any:
+        result, statistics = observe(self.statistics, layer, function, value, shared=shared)
         assert statistics is not None
         self.statistics = statistics
         return result
+
+
+def _is_shared(jaxpr: Any, number: int, length: int, taken: Any) -> bool:
+    """Whether something else than some operations in a row takes in a value, or may do so outside of the function."""
+    rest = (*jaxpr.eqns[:number], *jaxpr.eqns[number + length :])
+    places = (jaxpr.invars, jaxpr.outvars, *(each.invars for each in rest))
+    return any(atom is taken for atoms in places for atom in atoms)
 
 
 def _evaluated(eqns: Sequence[Any], values: dict[Any, Any], taken: Any, value: Any) -> Any:
