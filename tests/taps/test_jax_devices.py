@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import deadunits_tb
+from deadunits_tb.certificate import Certainty
+from deadunits_tb.reading.log_directory import LogDirectory
 
 PROGRAM = """
 import jax, numpy as np, optax
@@ -106,11 +108,11 @@ from deadunits_tb.jax import *
 assert jax.process_count() == count
 random = np.random.default_rng(0)
 params = {"w": random.normal(size=(5, 8)).astype("f4"), "v": random.normal(size=(8, 3)).astype("f4")}
-params["w"][:, 2] = 0
-layers = {"hidden": Layer(8, weights=lambda p: p["w"]), "head": Layer(3, "tanh", role="output")}
+params["w"][:, 2] = -1  # the inputs are above zero: dead for certain
+layers = {"hidden": Layer(8, weights=lambda p: p["w"], inputs=5), "head": Layer(3, "tanh", role="output")}
 
 def loss(params, statistics, x, y):
-    a, statistics = observe(statistics, "hidden", jax.nn.relu, x @ params["w"])
+    a, statistics = observe(statistics, "hidden", jax.nn.relu, x @ params["w"], inputs=x)
     b, statistics = observe(statistics, "head", jnp.tanh, a @ params["v"])
     return optax.softmax_cross_entropy_with_integer_labels(b, y).mean(), statistics
 
@@ -130,9 +132,10 @@ if count > 1:
         raise SystemExit("every was not asked for")
     except InvalidArgumentError as error:
         assert "give every" in str(error)
-with DeadUnitsWriter(directory, layers, params=params, every=1) as writer:
-    for i in range(3):
-        x, y = random.normal(size=(12, 5)).astype("f4"), random.integers(0, 3, 12)
+limits = {"dead_examples": 48, "unknown_examples": 12, "confirm_examples": 12}
+with DeadUnitsWriter(directory, layers, params=params, every=1, thresholds=limits) as writer:
+    for i in range(6):
+        x, y = random.uniform(0.1, 2, (12, 5)).astype("f4"), random.integers(0, 3, 12)
         share = slice(index * 12 // count, (index + 1) * 12 // count)
         x, y = (jax.make_array_from_process_local_data(split, array[share]) for array in (x, y))
         params, statistics = step(params, writer.begin(i), x, y)
@@ -162,7 +165,7 @@ def test_of_two_processes_the_first_one_writes_what_one_would(tmp_path: pathlib.
     assert [process.returncode for process in processes] == [0, 0, 0], said
     assert not (tmp_path / "second").exists()
     one, two = (deadunits_tb.load(tmp_path / name)["."] for name in ("alone", "first"))
-    assert [record.examples for record in two.records] == [12, 12, 12]
+    assert [record.examples for record in two.records] == [12] * 6
     assert two.records[-1].errors == ()
     for name, layer in one.layers.items():
         for statistic in layer.statistics:
@@ -170,3 +173,9 @@ def test_of_two_processes_the_first_one_writes_what_one_would(tmp_path: pathlib.
             np.testing.assert_allclose(
                 two.layers[name].statistic(statistic), layer.statistic(statistic), rtol=0.01, atol=1e-5
             )
+    held = [LogDirectory(tmp_path / name).history(".").layers["hidden"].certificates(-1) for name in ("alone", "first")]
+    for certificates in held:
+        assert certificates is not None
+        assert certificates.units.tolist() == held[0].units.tolist()
+        np.testing.assert_allclose(certificates.bound, held[0].bound, rtol=0.01)
+        assert certificates.of(2).certainty == Certainty.CERTAIN

@@ -132,6 +132,8 @@ def test_flax_nnx() -> None:
         "blocks/0": (5, "relu", "hidden", "Conv"),
         "head": (3, "linear", "output", "Dense"),
     }
+    assert layers.unproved == {}
+    assert [layer.biases is not None for layer in layers.values()] == [True, True, False]
     (_, statistics), gradients = jax.jit(value_and_grad(watched))(params, init_statistics(layers), x)
     assert jax.tree.structure(gradients) == jax.tree.structure(params)
     assert step_observation(jax.device_get(statistics)).layers["blocks/0"].positions == 6 * 8
@@ -151,6 +153,8 @@ def test_equinox_models_are_vmapped_and_hold_units_first() -> None:
     watched = watch(lambda params, x: jnp.square(jax.vmap(eqx.combine(params, static))(x)).mean())
     x = np.moveaxis(images(), -1, 1)
     layers = watched.layers(params, x)
+    assert (layers["conv"].inputs, layers["conv"].weight_input_axis) == (1, 1)
+    assert layers["conv"].biases(params).shape == (5, 1, 1)
     assert facts(layers) == {"conv": (5, "relu", "hidden", "Conv"), "head": (3, "linear", "output", "Dense")}
     (_, statistics), _ = jax.jit(value_and_grad(watched))(params, init_statistics(layers), x)
     seen = step_observation(jax.device_get(observe_weights(statistics, params))).layers
