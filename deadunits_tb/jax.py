@@ -21,8 +21,8 @@
             params, state, statistics = step(params, state, writer.begin(i), x, y)
             writer.write(i, statistics, params=params)
 
-Whether a dead unit can fire at all is told where the layer's inputs are handed over, too: ``observe(..., inputs=x)``, with
-``Layer(..., biases=lambda params: params["b"], inputs=784)``.
+Whether a dead unit can fire at all is told where the layer's inputs are handed over, too: ``observe(..., inputs=x)``,
+with ``Layer(..., biases=lambda params: params["b"], inputs=784)``.
 
 :func:`watch` does without the change in the loss function: it finds the activation functions of a model by itself,
 whether it is written in Flax (linen or nnx), Equinox or plain JAX.
