@@ -39,8 +39,8 @@ typedef struct {
     float limit, low, high;
 } Question;
 
-INLINE float larger(float one, float other) { return (other > one) | (other != other) ? other : one; }
-INLINE float smaller(float one, float other) { return (other < one) | (other != other) ? other : one; }
+INLINE float larger(float one, float other) { return other > one ? other : one; }
+INLINE float smaller(float one, float other) { return other < one ? other : one; }
 
 /* part: ROWS of width numbers. */
 INLINE void take_in(float *part, int width, int64_t j, float value, float shift, Question ask)
@@ -108,6 +108,22 @@ INLINE void give(float *out, int64_t units, int64_t n, double (*total)[TILE], co
     give_row(&out, units, n, min);
 }
 
+/* Comparisons pass over NaN. Where there was one, and perhaps elsewhere, the sum of squares is NaN too. */
+INLINE void look_for_nan(const float *values, const int64_t *size, const int64_t *stride, int64_t unit, double squares,
+                         double *max, double *min)
+{
+    if (squares == squares)
+        return;
+    for (int64_t e = 0; e < size[0]; e++)
+        for (int64_t p = 0; p < size[1]; p++) {
+            float value = values[e * stride[0] + p * stride[1] + unit * stride[2]];
+            if (value != value) {
+                *max = *min = value;
+                return;
+            }
+        }
+}
+
 INLINE void units_side_by_side(const float *values, const int64_t *size, const int64_t *stride, const float *shift,
                                Question ask, float *out)
 {
@@ -138,8 +154,10 @@ INLINE void units_side_by_side(const float *values, const int64_t *size, const i
                 fired_examples[j] += fired[j] > 0.0f ? 1.0 : 0.0;
         }
         add_up(total, part, n);
-        for (int64_t j = 0; j < n; j++)
+        for (int64_t j = 0; j < n; j++) {
             max[j] = part[MAX * TILE + j], min[j] = part[MIN * TILE + j];
+            look_for_nan(values, size, stride, first + j, total[SQUARES][j], max + j, min + j);
+        }
         give(out + first, units, n, total, positions == 1 ? total[FIRED] : fired_examples, max, min, ask);
     }
 }
@@ -198,6 +216,7 @@ INLINE void positions_side_by_side(const float *values, const int64_t *size, con
             }
             max[j] = high, min[j] = low;
             add_up_lanes(total, parts[j], j);
+            look_for_nan(values, size, stride, first + j, total[SQUARES][j], max + j, min + j);
         }
         give(out + first, units, n, total, fired_examples, max, min, ask);
     }

@@ -265,7 +265,8 @@ class Follow(TorchFunctionMode):  # type: ignore[misc]  # PyTorch's types are no
                 known = isinstance(parameter, torch.nn.Parameter) and not depthwise and not self._survey.sharded
                 if tensor is source and known and passage.place.axis == (1 if convolution else tensor.dim() - 1):
                     passage.trail.met = True
-                    passage.trail.consumers.append(Consumer(parameter, 1 - axis, replace(passage.place, positions=1)))
+                    place = passage.place if passage.place.positions == 1 else replace(passage.place, positions=1)
+                    passage.trail.consumers.append(Consumer(parameter, 1 - axis, place))
                 else:
                     _escape(passage)
         layer = self._survey.by_weight.get(id(parameter)) or self._loose_layer(parameter, axis, convolution)
