@@ -56,7 +56,7 @@ STATES: Mapping[UnitState, StateText] = {
     ),
     UnitState.STAGNANT: StateText(
         rule="The weights are trainable and other weights of the run move, yet the update ratio stayed below "
-        "{stagnant_ratio} at {stagnant_records} records.",
+        "{stagnant_ratio} at {stagnant_records} records in a row, in each of which the unit fired.",
         means="Training no longer changes the unit.",
         not_="It is not frozen by you: the optimizer may change it and does not. In a run where nothing moves, such as "
         "one with a learning rate of zero, no unit is called stagnant.",

@@ -269,8 +269,10 @@ def _dormant(
         # A record in which it did not fire says nothing of its size, and in a short one a single firing is large.
         told = fired[few] * window.examples >= TELLING_FIRINGS
         small[few] = np.where(told, small[few], recent_size(own) <= t.dormant_share)
-        # One that seldom fires is small on average however strongly it does: sparse, not dormant.
-        small[few] &= recent_rate(own) >= t.dying_share
+        # One that seldom fires is small on average however strongly it does: sparse, not dormant. Where the examples
+        # do not suffice to tell that it fires on more, neither is said.
+        recent = recent_rate(own)
+        small[few] &= recent - 2 * np.sqrt(recent / recent_examples(window, t)) >= t.dying_share
     return small
 
 
