@@ -11,7 +11,7 @@ import deadunits_tb
 from deadunits_tb.errors import InvalidArgumentError, UnknownNameError
 from deadunits_tb.keras import DeadUnitsCallback
 from deadunits_tb.taps.keras.layers import survey
-from keras_zoo import BACKEND, built, vectors
+from keras_zoo import BACKEND, assert_same_state, built, state, vectors
 
 HIDDEN, OUTPUT = ("hidden", "pre_activation"), ("output", "pre_activation")
 LOOP = ("hidden", "output")
@@ -215,3 +215,38 @@ def test_weights_that_are_computed_from_others_are_left_alone(tmp_path):
     with pytest.raises(UnknownNameError):
         run.layers["dense"].statistic("norm_in")
     assert np.isfinite(run.layers["dense"].statistic("gradient")).all()
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="elsewhere it is a function of its own")
+def test_what_is_computed_again_on_the_way_back_is_seen_once(tmp_path):
+    class Inner(keras.Model):
+        def __init__(self, again):
+            super().__init__()
+            self.hidden, self.head = L.Dense(4, "relu", name="hidden"), L.Dense(3, "softmax", name="head")
+            self.function = keras.remat(lambda x: self.hidden(x)) if again else self.hidden
+
+        def build(self, shape):
+            self.hidden.build(shape)
+            self.head.build((None, 4))
+
+        def call(self, x):
+            return self.head(self.function(x))
+
+    def trained(callbacks, again=True):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(7)
+        model = Inner(again)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(*vectors(), batch_size=11, verbose=0, shuffle=False, callbacks=callbacks)
+        return state(model)
+
+    assert_same_state(trained([]), trained([DeadUnitsCallback(tmp_path / "again", every=1)]))
+    trained([DeadUnitsCallback(tmp_path / "once", every=1)], again=False)
+    runs = deadunits_tb.load(tmp_path)
+    assert [record.examples for record in runs["again"].records] == [11, 11]
+    for name, layer in runs["once"].layers.items():
+        assert set(layer.statistics) == set(runs["again"].layers[name].statistics)
+        for statistic in layer.statistics:
+            np.testing.assert_array_equal(
+                runs["again"].layers[name].statistic(statistic), layer.statistic(statistic), err_msg=statistic
+            )
