@@ -22,6 +22,7 @@ from deadunits_tb.taps.jax.certifier import Certifier
 from deadunits_tb.taps.jax.looks import look
 from deadunits_tb.taps.jax.moments import Moments
 from deadunits_tb.taps.jax.plan import Plan
+from deadunits_tb.taps.jax.survey import survey
 from test_jax_certificates import (
     CLASSES,
     EXPLICIT,
@@ -127,6 +128,11 @@ def twice(params: Any, x: Any, y: Any) -> Any:
     return cross_entropy(a @ params["head"], y)
 
 
+def truncated(params: Any, x: Any, y: Any) -> Any:
+    z = (x @ params["first"]["kernel"]).astype(int).astype(np.float32)
+    return cross_entropy(jax.nn.relu(z + params["first"]["bias"]) @ params["head"], y)
+
+
 def scaled(params: Any, x: Any, y: Any) -> Any:
     """The weights that are multiplied are made from parameters."""
     kernel = params["first"]["kernel"] * params["first"]["kernel"]
@@ -150,11 +156,33 @@ def test_what_leaves_signs_as_they_are_may_stand_between() -> None:
     assert layers["first"].biases(mlp_params()).shape == (24,)
 
 
+def rounded(which: str) -> Any:
+    """One of weights, sums and biases was bfloat16 for a moment, in a product of float32."""
+
+    def kept(name: str, value: Any) -> Any:
+        return value.astype(jnp.bfloat16).astype(np.float32) if name == which else jnp.asarray(value)
+
+    def loss(params: Any, x: Any) -> Any:
+        z = kept("sums", x @ kept("weights", params["first"]["kernel"]))
+        return (jax.nn.relu(z + kept("biases", params["first"]["bias"])) @ params["head"]).sum()
+
+    return loss
+
+
+@pytest.mark.parametrize("which", ["weights", "sums", "biases", "none"])
+def test_rounding_on_the_way_is_part_of_the_bound(which: str) -> None:
+    traced = jax.make_jaxpr(rounded(which))(mlp_params(), np.ones((4, FEATURES), np.float32))
+    (feed,) = survey(traced.jaxpr, ["first/bias", "first/kernel", "head"], [0, 1, 2]).feeds.values()
+    wanted = jnp.float32 if which == "none" else jnp.bfloat16
+    assert (feed.layer, feed.eps) == ("first", float(jnp.finfo(wanted).eps))
+
+
 @pytest.mark.parametrize(
     ("loss", "reason"),
     [
         (residual, "more than its biases, dropout and pooling stands between"),
         (normalised, "more than its biases, dropout and pooling stands between"),
+        (truncated, "more than its biases, dropout and pooling stands between"),
         (scaled, "its weights are computed from parameters"),
         (twice, "different things in different calls"),
     ],

@@ -39,7 +39,7 @@ class Feed:
     eps: float
 
 
-def feed_of(eqn: Any, which: int, weight_axes: tuple[int, ...], layer: str) -> Feed:
+def feed_of(eqn: Any, which: int, weight_axes: tuple[int, ...], layer: str, eps: float) -> Feed:
     """The inputs of a matrix product or a convolution.
 
     Args:
@@ -47,6 +47,7 @@ def feed_of(eqn: Any, which: int, weight_axes: tuple[int, ...], layer: str) -> F
         which: Of its operands are the weights.
         weight_axes: Which axis of the parameter each axis of that operand is.
         layer: Its name.
+        eps: The coarsest precision that the weights were cast to before.
     """
     source = 1 - which
     shape = eqn.invars[source].aval.shape
@@ -62,7 +63,7 @@ def feed_of(eqn: Any, which: int, weight_axes: tuple[int, ...], layer: str) -> F
             (weight_axes[own], axis) for own, axis in zip(contracted[which], contracted[source], strict=True)
         )
         axes, weight_axis, padded = tuple(axis for _, axis in pairs), None, False
-    eps = max(precision(atom.aval.dtype) for atom in (*eqn.invars, *eqn.outvars))
+    eps = max(eps, *(precision(atom.aval.dtype) for atom in (*eqn.invars, *eqn.outvars)))
     return Feed(layer, source, axes, math.prod(shape[axis] for axis in axes), weight_axis, padded, eps)
 
 

@@ -19,7 +19,7 @@ from deadunits_tb.certificate import PROVABLE
 from deadunits_tb.taps.jax.feeds import Feed, feed_of
 from deadunits_tb.taps.jax.operations import NO_FUNCTION, function_of, gate, moved_axes, moved_units
 from deadunits_tb.taps.jax.plan import Layer
-from deadunits_tb.taps.jax.way import COMPUTED, SAME, SEVERAL, Way, is_zero, own_axis, vector_axis
+from deadunits_tb.taps.jax.way import COMPUTED, SAME, SEVERAL, Way, cast_to, is_zero, own_axis, vector_axis
 
 Path = tuple[int, ...]
 """Of an operation: its number, after those of the compiled functions around it."""
@@ -85,6 +85,8 @@ class _Weight:
     axes: tuple[int, ...]
     own: bool = True
     """Whether its values are still those of the parameter."""
+    eps: float = 0.0
+    """The coarsest precision that it was cast to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class _Vector:
 
     number: int
     axis: int
+    eps: float
 
 
 @dataclass(slots=True)
@@ -235,7 +238,7 @@ class _Walk:
             padded=any(feed.padded for feed in feeds),
         )
         for trail, feed in zip(trails, feeds, strict=True):
-            survey.feeds[trail.product] = feed
+            survey.feeds[trail.product] = replace(feed, eps=max(feed.eps, trail.way.eps))
             survey.opened |= _around(trail.product)
 
     def _after(self, eqn: Any, operands: list[_Known], path: Path) -> list[_Known]:
@@ -283,7 +286,8 @@ class _Walk:
                 if name in ("add", "add_any") and any(each.param for each in operands) and what.trail.taken is None:
                     self._with_bias(what.trail, path, moved)
                 met = [each.what for other, each in enumerate(operands) if other != at]
-                bias = next((one.number for one in met if isinstance(one, _Vector) and (one.axis,) == moved), None)
+                beside = [one for one in met if isinstance(one, _Vector) and (one.axis,) == moved]
+                bias = (beside[0].number, beside[0].eps) if beside else None
                 way = what.way.after(eqn, at, bias=bias, zeros=[each.zero for each in operands])
                 return [_Known(_Units(what.trail, moved, way), False, sources)]
         return plain
@@ -334,7 +338,7 @@ class _Walk:
             kind=kind,
         )
         name = layer_name(self._names[weight.number])
-        feed = feed_of(eqn, which, weight.axes, name) if weight.own else None
+        feed = feed_of(eqn, which, weight.axes, name, weight.eps) if weight.own else None
         trail = _Trail(name, layer, path, axes, path, feed)
         self._trails.append(trail)
         self._consumed |= operands[1 - which].sources
@@ -361,15 +365,18 @@ class _Walk:
 
 def _made_of(eqn: Any, what: _Weight | _Vector, before: Path, shape: Path) -> _Weight | _Vector | None:
     """What a parameter is after an operation on parameters alone; None where that is lost."""
+    name = eqn.primitive.name
+    eps = cast_to(eqn) if name == "convert_element_type" else 0.0
     if isinstance(what, _Weight):
         axes = moved_axes(eqn, before, shape, what.axes)
         if axes is not None:
-            return _Weight(what.number, axes, what.own and eqn.primitive.name in SAME)
-    if isinstance(what, _Weight) and not what.own:
-        return None
+            own = what.own and name in SAME and eps is not None
+            return _Weight(what.number, axes, own, max(what.eps, eps or 0.0))
+        if not what.own:
+            return None
     along = own_axis(before) if isinstance(what, _Weight) else what.axis
-    moved = None if along is None else vector_axis(eqn, before, shape, along)
-    return None if moved is None else _Vector(what.number, moved)
+    moved = None if along is None or eps is None else vector_axis(eqn, before, shape, along)
+    return None if moved is None else _Vector(what.number, moved, max(what.eps, eps or 0.0))
 
 
 def _around(path: Path) -> set[Path]:

@@ -13,6 +13,8 @@ from typing import Any
 
 from jax.extend import core
 
+from deadunits_tb.taps.jax.inputs import precision
+
 Shape = tuple[int, ...]
 
 LOST = "more than its biases, dropout and pooling stands between it and its activation function"
@@ -25,7 +27,7 @@ SAME = frozenset(
         *("sharding_constraint", "reshape", "squeeze", "expand_dims", "transpose", "broadcast_in_dim"),
     }
 )
-"""Operations that leave each value as it is."""
+"""Operations that leave each value as it is, but for rounding in casts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,13 @@ class Way:
 
     Attributes:
         bias: Number of the parameter that was added, None for none so far.
+        eps: The coarsest precision that it was cast to, or that what was added to it was.
         signs: Whether only the signs are still those of the sum.
         reason: Why nothing can be proved, empty if something can.
     """
 
     bias: int | None = None
+    eps: float = 0.0
     signs: bool = False
     reason: str = ""
 
@@ -46,26 +50,35 @@ class Way:
         """The same after something that is not understood."""
         return replace(self, reason=self.reason or LOST)
 
-    def after(self, eqn: Any, operand: int, *, bias: int | None, zeros: Sequence[bool]) -> Way:
+    def after(self, eqn: Any, operand: int, *, bias: tuple[int, float] | None, zeros: Sequence[bool]) -> Way:
         """The same after one operation.
 
         Args:
             eqn: The operation.
             operand: Which of its operands came this way.
-            bias: Number of the parameter along the axis of the units that the other operand is, None for none.
+            bias: Number of the parameter along the axis of the units that the other operand is, and the coarsest
+                precision that it was cast to; None for none.
             zeros: Of each operand whether it is zero everywhere.
         """
         name = eqn.primitive.name
+        if name == "convert_element_type":
+            eps = cast_to(eqn)
+            return self.lost() if eps is None else replace(self, eps=max(self.eps, eps))
         if name in SAME or name == "reduce_window_max":
             return self
         if name in ("add", "add_any") and bias is not None and self.bias is None and not self.signs:
-            return replace(self, bias=bias)
+            return replace(self, bias=bias[0], eps=max(self.eps, bias[1]))
         scaled = name == "div" and operand == 0 and _positive(eqn.invars[1])
         scaled |= name == "mul" and _positive(eqn.invars[1 - operand])
         dropped = name == "select_n" and all(zero for at, zero in enumerate(zeros) if at not in (0, operand))
         if scaled or dropped or name == "reduce_window_sum":
             return replace(self, signs=True)
         return self.lost()
+
+
+def cast_to(eqn: Any) -> float | None:
+    """The precision of what an operation gives out, None for whole numbers, which are other values."""
+    return precision(eqn.outvars[0].aval.dtype) or None
 
 
 def vector_axis(eqn: Any, before: Shape, shape: Shape, axis: int) -> int | None:
