@@ -23,7 +23,7 @@ Matrix = npt.NDArray[np.floating]
 
 RARER = 1.05
 """A layer is looked at again when training is by a twentieth further: about 200 times in 20,000 steps."""
-_NOT_CALLED = "it was not called in an observed step since units of it fell silent"
+NOT_CALLED = "it was not called in an observed step since units of it fell silent"
 _BLOCK = 1 << 20
 """Weights that are summed up at a time, in float64."""
 
@@ -209,7 +209,7 @@ class SilentLayers:
             return Certificates.none(step, look)
         ends = seen.ends
         if ends is None or (look.batch and "mean_low" not in ends):
-            return Certificates.none(step, _NOT_CALLED)
+            return Certificates.none(step, NOT_CALLED)
         parts = _parts(look)
         found = certificates(
             look.units,

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from deadunits_tb.capture.silent_layers import RARER
 from deadunits_tb.certificate import PROVABLE, Certificates
 from deadunits_tb.record import Int
 from deadunits_tb.taps.torch import calls
@@ -29,9 +30,6 @@ from deadunits_tb.taps.torch.layers import UnitLayer
 from deadunits_tb.taps.torch.silent_layer import SilentLayer
 
 T = torch.Tensor
-
-RARER = 1.05
-"""A layer is looked at again when training is by a twentieth further: about 200 times in 20,000 steps."""
 
 _UNKNOWN_WEIGHTS = "its weights are not one parameter of a linear layer or a convolution"
 _SHARDED = "each process holds only a part of its weights"

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-from deadunits_tb.capture.certificates import FLOAT32
+from deadunits_tb.capture.silent_layers import NOT_CALLED, rounding
 from deadunits_tb.record import Int
 from deadunits_tb.taps.torch import calls
 from deadunits_tb.taps.torch.layers import UnitLayer, Weights
 
 _OWN_BIAS = "its bias is no parameter"
-_NOT_CALLED = "it was not called in an observed step since units of it fell silent"
 _LOST = (
     "what stands between it and its activation function is more than a batch normalisation, or the function is not "
     "silent exactly where its input is not above zero"
@@ -81,7 +80,7 @@ class SilentLayer:
     def missing(self) -> str:
         """Why nothing can be proved, empty if something can."""
         if self.reason or self.low is None:
-            return self.reason or _NOT_CALLED
+            return self.reason or NOT_CALLED
         return _LOST if self.reached != self.calls else _SEVERAL if len(self.ways) > 1 else ""
 
     def take_in(self, func: Any, args: Any, kwargs: Any, out: Any, step: int) -> bool | None:
@@ -118,7 +117,9 @@ class SilentLayer:
         self.low = low if self.low is None else torch.minimum(self.low, low)
         self.high = high if self.high is None else torch.maximum(self.high, high)
         inputs = int(self.weights.parameter.numel()) // out.shape[axis]
-        self.rounding = max(self.rounding, _rounding(inputs, out, convolution=func is not calls.LINEAR))
+        eps, cuda = float(torch.finfo(out.dtype).eps), out.device.type == "cuda"
+        own = rounding(inputs, eps, convolution=func is not calls.LINEAR, accelerated=cuda)
+        self.rounding = max(self.rounding, own)
         self.observations += step != self.last
         self.last = step
         self.calls += 1
@@ -179,13 +180,3 @@ def _spreading(kernel: int, groups: int, units_of_group: int) -> Callable[[Any, 
         return values.repeat_interleave(kernel, -1) if kernel > 1 else values
 
     return spread
-
-
-def _rounding(inputs: int, out: Any, *, convolution: bool) -> float:
-    """How far a sum may be from the exact one, relative to its size: of all orders of adding up, the worst."""
-    steps = (inputs + 4) * (4 if convolution else 1)  # some algorithms for convolutions are less exact
-    eps = float(torch.finfo(out.dtype).eps)
-    coarse = 3 * eps if eps > 1e-6 else 0.0  # weights, inputs and outputs in half precision
-    if out.device.type == "cuda":  # its matrix units may take float32 with ten bits
-        coarse = max(coarse, 3 * 2.0**-10)
-    return steps * FLOAT32 + coarse
