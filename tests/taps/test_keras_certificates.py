@@ -324,6 +324,43 @@ def test_what_could_recover_does_and_what_is_dead_for_certain_does_not(case: str
         assert fires == (certainty == Certainty.RECOVERABLE)
 
 
+WAYS: dict[str, dict[str, Any]] = {
+    "eager": {"run_eagerly": True},
+    "mixed_float16": {},
+    "steps_per_execution": {"steps_per_execution": 2},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_however_it_is_trained_the_same_is_told(way: str, tmp_path: pathlib.Path) -> None:
+    if BACKEND == "torch" and way == "steps_per_execution":
+        pytest.skip("Keras on torch runs one step at a time")
+    keras.mixed_precision.set_global_policy("mixed_float16" if way == "mixed_float16" else "float32")
+    try:
+        model = recovering()
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    run = train(model, within_one(), tmp_path, optimizer=decaying("kernel"), epochs=2, **WAYS[way])
+    assert run is not None
+    found = held(run, "first").of(0)
+    assert found is not None
+    assert found.certainty == Certainty.RECOVERABLE
+    assert found.bound == pytest.approx(0.32, abs=0.03)  # as by NumPy: 3 - 6 * 0.98 ** 40, and what rounding may add
+    assert found.rise == pytest.approx(6 * 0.98**39 * 0.02, rel=0.03)  # of the last step, or of the last two
+
+
+@pytest.mark.slow
+def test_between_the_updates_of_accumulated_gradients_nothing_is_told(tmp_path: pathlib.Path) -> None:
+    optimizer = keras.optimizers.SGD(0.01, weight_decay=2.0, gradient_accumulation_steps=2)
+    run = train(recovering(), within_one(), tmp_path, optimizer=optimizer, epochs=2)
+    assert run is not None
+    found = held(run, "first").of(0)
+    assert found is not None
+    assert found.step % 2 == 1  # the second of two batches
+    assert found.movers.words == ["weight decay"]
+
+
 @pytest.mark.slow
 def test_momentum_that_runs_out_first_does_not_lead_to_recovery(tmp_path: pathlib.Path) -> None:
     model, optimizer = recovering(), keras.optimizers.SGD(0.01, momentum=0.9)

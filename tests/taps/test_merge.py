@@ -162,3 +162,16 @@ def test_a_step_is_skipped_if_one_of_its_functions_says_so():
 
 def test_functions_that_saw_nothing_are_no_step():
     assert unpack(*join([], {})).layers == {}
+
+
+def test_ranges_are_those_of_all_replicas_and_functions_that_looked():
+    ends = {"range:3:input_low": [[1.0, -2.0], [np.inf, np.inf], [0.5, 3.0]],
+            "range:3:input_high": [[1.0, 2.0], [-np.inf, -np.inf], [4.0, 3.0]]}  # fmt: skip
+    named = Layout(dict.fromkeys(ends, 2), ())
+    replicas = np.array([np.concatenate(rows) for rows in zip(*ends.values(), strict=True)])
+    wanted = {"range:3:input_low": [0.5, -2.0], "range:3:input_high": [4.0, 3.0]}
+    merged = merge_vectors(named, replicas, loss="sum")
+    joined = join([(named, replica) for replica in replicas], {})
+    for found, vector in (merged, joined):
+        fields = found.split(vector)
+        assert {name: fields[name].tolist() for name in wanted} == wanted
