@@ -16,12 +16,22 @@ from sklearn.datasets import load_digits
 from deadunits_tb.jax import DeadUnitsWriter, Layer, observe, observe_inputs, observe_weights, value_and_grad
 
 optimizer = optax.adam(1e-3)
-layers = {"hidden": Layer(64, "relu", weights=lambda params: params["w"], outgoing=lambda params: params["v"])}
+layers = {
+    "hidden": Layer(
+        64,
+        "relu",
+        weights=lambda params: params["w"],
+        outgoing=lambda params: params["v"],
+        biases=lambda params: params["b"],
+        inputs=64,
+    )
+}
 
 
 def loss(params: Any, statistics: Any, images: Any, labels: Any) -> Any:
     """Cross-entropy of a network with one hidden layer; and its statistics, where they are wanted."""
-    hidden, statistics = observe(statistics, "hidden", jax.nn.relu, images @ params["w"] + params["b"])
+    before = images @ params["w"] + params["b"]
+    hidden, statistics = observe(statistics, "hidden", jax.nn.relu, before, inputs=images)
     logits = hidden @ params["v"]
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), statistics
 
@@ -51,7 +61,7 @@ def main(log_dir: str = "runs/jax_functions", steps: int = 600) -> Any:
         for i in range(steps):
             chosen = random.integers(0, len(images), 64)
             params, state, statistics = train_step(params, state, writer.begin(i), images[chosen], labels[chosen])
-            writer.write(i, statistics, params=params, learning_rate=1e-3)
+            writer.write(i, statistics, params=params, opt_state=state, learning_rate=1e-3)
     return params
 
 

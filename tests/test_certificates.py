@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as st_numpy
 from rich.console import Console
 
 from deadunits_tb import DeadUnitsWriter
+from deadunits_tb.capture.array_ranges import ArrayRanges, InputRanges
 from deadunits_tb.capture.certificates import Affine, Normalisation, Part, Terms, certificates
 from deadunits_tb.certificate import Certainty, Certificates, Mover, round_up
 from deadunits_tb.errors import InvalidArgumentError
@@ -153,6 +154,21 @@ def test_what_was_proved_of_an_earlier_death_says_nothing_of_a_later_one(tmp_pat
     layer = layer_of(tmp_path)
     proof = Prover(layer).prove(1, since=1000)
     assert (proof.certainty, proof.margin, proof.step) == (Certainty.SILENT, None, None)
+
+
+def test_a_unit_that_was_looked_at_once_waits_for_the_next_record() -> None:
+    """Whether anything moves it is told by two looks."""
+    weights, ranges, held = -np.ones((3, 4)), ArrayRanges(), InputRanges(np.zeros(3), np.ones(3), np.zeros(4))
+
+    def look(step: int, *silent: int) -> list[int] | None:
+        found = ranges.look(step, held, weights, np.array(silent), due=True)
+        return None if found is None else found.units.tolist()
+
+    assert look(1, 0, 2) is None
+    assert look(2, 0, 2) == [0, 2]
+    assert look(3, 2, 3) == [2]
+    assert look(4, 2, 3) == [2, 3]
+    assert look(5, 0, 1) is None
 
 
 def test_without_ranges_the_word_is_silent_so_far_with_the_reason(tmp_path: pathlib.Path) -> None:

@@ -95,20 +95,23 @@ class ArrayRanges:
         self._observations += 1
         now, before = (silent, weights[:, silent], ranges.biases[silent]), self._before
         self._before = now
-        if not due:
+        if not due or before is None:
             return None
-        after = Affine(Terms.of(now[1], self._low, self._high, now[2]))
-        parts: list[Part] = []
-        was = None
-        if before is not None and np.array_equal(before[0], silent):
-            was = Affine(Terms.of(before[1], self._low, self._high, before[2]))
-            nothing = np.zeros(len(silent), bool)
-            parts.append(Part((before[1] != now[1]).any(axis=0), False, nothing, 0.0, bias=False))
-            parts.append(Part(before[2] != now[2], False, nothing, 0.0, bias=True))
+        # What still moves a unit is told by two looks at it.
+        units, at, earlier = np.intersect1d(silent, before[0], return_indices=True)
+        if not len(units):
+            return None
+        old, new = (before[1][:, earlier], before[2][earlier]), (now[1][:, at], now[2][at])
+        was, after = (Affine(Terms.of(weights, self._low, self._high, biases)) for weights, biases in (old, new))
+        nothing = np.zeros(len(units), bool)
+        parts = [
+            Part((old[0] != new[0]).any(axis=0), False, nothing, 0.0, bias=False),
+            Part(old[1] != new[1], False, nothing, 0.0, bias=True),
+        ]
         exact = weights.dtype.kind == "f"  # others may be bfloat16
         precision = float(np.finfo(weights.dtype).eps) / 2 if exact else 2.0**-8
         return certificates(
-            silent,
+            units,
             was,
             after,
             parts,
