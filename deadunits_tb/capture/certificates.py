@@ -54,14 +54,19 @@ class Terms:
             bias: ``[k]``, None for none.
         """
         weights = weights.astype(np.float64)
-        low, high = (bound if bound.ndim == 2 else bound[:, np.newaxis] for bound in (low, high))
+        bias = np.zeros(weights.shape[1]) if bias is None else np.asarray(bias, np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
+            if low.ndim == 1:  # the same for all units: products of matrices, but without the threads of BLAS
+                largest = np.maximum(np.abs(low), np.abs(high))
+                summed = np.einsum("ij,jk->ik", np.stack([high, low, largest]), np.maximum(weights, 0))
+                summed += np.einsum("ij,jk->ik", np.stack([low, high, -largest]), np.minimum(weights, 0))
+                return cls(upper=summed[0], lower=summed[1], size=summed[2], bias=bias)
             one, other = weights * low, weights * high
             return cls(
                 upper=np.maximum(one, other).sum(axis=0),
                 lower=np.minimum(one, other).sum(axis=0),
                 size=np.maximum(np.abs(one), np.abs(other)).sum(axis=0),
-                bias=np.zeros(weights.shape[1]) if bias is None else np.asarray(bias, np.float64),
+                bias=bias,
             )
 
 

@@ -56,11 +56,12 @@ class Summing:
             units: ``[k]`` indices.
 
         Returns:
-            ``[weights of a unit, k or 1]``; the weights of one position after those of another.
+            ``[weights of a unit, k]``, or without the last axis where they are the same for all; the weights of one
+            position after those of another.
         """
-        own = ends.reshape(self.groups, -1)
-        own = own[units // self.group_units] if self.groups > 1 else own
-        return np.tile(own.T, (self.kernel, 1))
+        if self.groups == 1:
+            return np.tile(ends, self.kernel)
+        return np.tile(ends.reshape(self.groups, -1)[units // self.group_units].T, (self.kernel, 1))
 
 
 def rounding(inputs: int, eps: float, *, convolution: bool, accelerated: bool) -> float:
@@ -211,10 +212,12 @@ class SilentLayers:
         if ends is None or (look.batch and "mean_low" not in ends):
             return Certificates.none(step, NOT_CALLED)
         parts = _parts(look)
+        same = np.array_equal(look.before.weights, look.after.weights)
+        terms = _terms(look, look.after, ends)
         found = certificates(
             look.units,
-            _affine(look, look.before, ends),
-            _affine(look, look.after, ends),
+            _affine(look, look.before, terms if same else _terms(look, look.before, ends), ends),
+            _affine(look, look.after, terms, ends),
             parts,
             rounding=look.summing.rounding,
             precision=look.summing.precision,
@@ -226,19 +229,24 @@ class SilentLayers:
         return found if look.steps == 1 else replace(found, rise=round_up(found.rise / look.steps))
 
 
-def _affine(look: Look, parameters: Parameters, ends: Mapping[str, Vector]) -> Affine:
-    """The units as they are with some parameters, over the ranges of the run."""
+def _terms(look: Look, parameters: Parameters, ends: Mapping[str, Vector]) -> Terms:
+    """The sums with some weights, over the ranges of the run, without biases."""
     low, high = ends["input_low"], ends["input_high"]
     if look.summing.zero:
         low, high = np.minimum(low, 0), np.maximum(high, 0)
-    weights, bias = parameters.weights, parameters.bias
-    parts = []
+    weights, parts = parameters.weights, []
     width = max(1, _BLOCK // max(1, len(weights)))
     for at in range(0, len(look.units), width):
         some = slice(at, at + width)
         lowest, highest = (look.summing.spread(bound, look.units[some]) for bound in (low, high))
-        parts.append(Terms.of(weights[:, some], lowest, highest, None if bias is None else bias[some]))
-    terms = Terms(*(np.concatenate([getattr(part, name) for part in parts]) for name in Terms.__slots__))
+        parts.append(Terms.of(weights[:, some], lowest, highest))
+    return Terms(*(np.concatenate([getattr(part, name) for part in parts]) for name in Terms.__slots__))
+
+
+def _affine(look: Look, parameters: Parameters, terms: Terms, ends: Mapping[str, Vector]) -> Affine:
+    """The units as they are with some parameters, of which the sums are known."""
+    if parameters.bias is not None:
+        terms = replace(terms, bias=parameters.bias.astype(np.float64))
     if parameters.mean is None or parameters.variance is None:
         return Affine(terms)
     # Between the two moments only the parameters may differ: the statistics are those of both.
