@@ -273,12 +273,14 @@ def lately_code(
         low_examples: ``[units]`` examples of the low stretch, see :data:`LOW_SHARE`.
         low_fired: ``[units]`` on how many of them the unit fired; 0 for not to be recorded.
     """
-    known = low_fired > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        examples = np.clip(np.floor(8 * np.log2(low_examples)) + 1, 1, 255)  # rounded down, and the rate up:
-        rate = np.clip(np.floor(-4 * np.log2(low_fired / low_examples)) + 1, 1, 255)  # less evidence, never more
-    low = np.where(known, examples + 256 * rate, 0).astype(np.int64)
-    return (recent_code(np.where(size > 0, np.maximum(size, SMALLEST_SIZE), 0)) << 16) + (low << 24)
+    code = recent_code(np.where(size > 0, np.maximum(size, SMALLEST_SIZE), 0)) << 16
+    known = np.flatnonzero(low_fired)
+    if len(known):
+        fired, of = low_fired[known], low_examples[known]
+        examples = np.clip(np.floor(8 * np.log2(of)) + 1, 1, 255).astype(np.int64)  # rounded down, and the rate up:
+        rate = np.clip(np.floor(-4 * np.log2(fired / of)) + 1, 1, 255).astype(np.int64)  # less evidence, never more
+        code[known] += (examples << 24) + (rate << 32)
+    return code
 
 
 def recent_size(code: Int) -> npt.NDArray[np.float64]:
