@@ -19,11 +19,12 @@ except ImportError as error:
 from deadunits_tb.capture.alarms import Alarm
 from deadunits_tb.capture.arguments import check_options, check_whole, checked_layers, checked_thresholds
 from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.capture.silent_monitor import SilentMonitor
 from deadunits_tb.revive.torch import ReviveHook, revive
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.compiled import Around, check_compiled, compiled_parts
-from deadunits_tb.taps.torch.distributed import Follower, Processes, group_of
+from deadunits_tb.taps.torch.distributed import Processes, group_of
 from deadunits_tb.taps.torch.known_layers import FRAMEWORK
 from deadunits_tb.taps.torch.layers import survey
 from deadunits_tb.taps.torch.parts import model_parts
@@ -119,7 +120,7 @@ def watch(
         every=every,
         model=model_parts(root),
     )
-    monitor: Monitor | Follower = Follower()
+    monitor: Monitor | SilentMonitor = SilentMonitor()
     if processes is None or processes.first:
         monitor = Monitor(
             log_dir,
@@ -149,7 +150,7 @@ def watch(
 class TorchMonitor:
     """What :func:`watch` returns; a context manager that closes itself."""
 
-    def __init__(self, monitor: Monitor | Follower, tap: UnitTap) -> None:
+    def __init__(self, monitor: Monitor | SilentMonitor, tap: UnitTap) -> None:
         self._monitor = monitor
         self._tap = tap
 

@@ -11,6 +11,7 @@ import keras
 from deadunits_tb.capture import arguments
 from deadunits_tb.capture.alarms import Alarm
 from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.capture.silent_monitor import SilentMonitor
 from deadunits_tb.errors import InvalidArgumentError
 from deadunits_tb.run_record import RunInfo
 from deadunits_tb.taps.keras import private as keras_private
@@ -19,7 +20,6 @@ from deadunits_tb.taps.keras.parts import model_parts, optimizer_facts
 from deadunits_tb.taps.tensorflow.distributed import check_strategy, worker
 from deadunits_tb.taps.tensorflow.keras_loop_step import LoopStep
 from deadunits_tb.taps.tensorflow.keras_loop_tap import LoopTap, is_watched
-from deadunits_tb.taps.tensorflow.silent import SilentMonitor
 from deadunits_tb.thresholds import Thresholds
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from deadunits_tb.capture.messages import one_line, say
 from deadunits_tb.errors import InvalidArgumentError
 
 Fields = dict[str, Any]
@@ -166,35 +165,6 @@ class Processes:
         dist.all_reduce(flat, operation, group=self._group)
         sizes = [part.numel() for part in parts.values()]
         return dict(zip(parts, flat.split(sizes), strict=True))
-
-
-class Follower:
-    """Stands for the monitor in all processes but the first: it is asked and told the same, and writes nothing."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self.errors: tuple[str, ...] = ()
-        self.skipped: tuple[Any, ...] = ()
-        self.counts: dict[str, dict[str, int]] = {}
-        self.dead_fraction = float("nan")
-
-    def report(self, where: str, error: BaseException | str) -> None:
-        """Say once what failed, and step aside."""
-        if not self.stopped:
-            self.stopped = True
-            self.errors = (one_line(where, error),)
-            say(f"deadunits_tb stopped monitoring and training goes on. {self.errors[0]}")
-
-    def will_record(self, step: int) -> bool:
-        """The first process tells."""
-        return False
-
-    wants = will_record
-
-    def ignore(self, *args: Any, **kwargs: Any) -> None:
-        """What only the first process takes in."""
-
-    add_layer = skip = expect = observe = time = flush = settle = close = scale = ignore
 
 
 def group_of(wrappers: Sequence[Any], process_group: Any) -> Any:

@@ -13,8 +13,8 @@ from deadunits_tb.capture import packed
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.numbering import StepNumbers
 from deadunits_tb.capture.observation import StepObservation, WeightObservation
+from deadunits_tb.capture.silent_monitor import SilentMonitor
 from deadunits_tb.certificate import Certificates
-from deadunits_tb.taps.torch.distributed import Follower
 from deadunits_tb.taps.torch.looking import Look
 from deadunits_tb.taps.torch.pack import Packed
 from deadunits_tb.taps.torch.step import Seen, StepSums
@@ -42,7 +42,7 @@ class HandOver:
         optimized: Whether an optimizer tells when one is over.
     """
 
-    def __init__(self, monitor: Monitor | Follower, numbers: StepNumbers, *, optimized: bool) -> None:
+    def __init__(self, monitor: Monitor | SilentMonitor, numbers: StepNumbers, *, optimized: bool) -> None:
         self._monitor, self._numbers, self._optimized = monitor, numbers, optimized
         self._looked: dict[str, WeightObservation] = {}
         self._latest: object = None

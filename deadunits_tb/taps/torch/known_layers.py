@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from deadunits_tb.capture.monitor import Monitor
-from deadunits_tb.taps.torch.distributed import Follower
+from deadunits_tb.capture.silent_monitor import SilentMonitor
 from deadunits_tb.taps.torch.layers import Survey
 from deadunits_tb.taps.torch.step import LayerStep, known_consumers
 from deadunits_tb.units import LayerInfo, Witness
@@ -22,7 +22,7 @@ class KnownLayers:
         outputs_named: Whether the user has named the output layers; otherwise they are found.
     """
 
-    def __init__(self, monitor: Monitor | Follower, *, outputs_named: bool) -> None:
+    def __init__(self, monitor: Monitor | SilentMonitor, *, outputs_named: bool) -> None:
         self._monitor = monitor
         self._outputs_named = outputs_named
         self._signature: tuple[Any, ...] = ()

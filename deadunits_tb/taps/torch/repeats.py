@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from deadunits_tb.capture.monitor import Monitor
+from deadunits_tb.capture.silent_monitor import SilentMonitor
 from deadunits_tb.taps.torch.compiled import Call, CompiledModules
-from deadunits_tb.taps.torch.distributed import Follower
 from deadunits_tb.taps.torch.follow import Follow, tensors_of
 from deadunits_tb.taps.torch.layers import Survey
 from deadunits_tb.taps.torch.passes import Pass, Passes
@@ -97,7 +97,7 @@ class Repeats:
         passes: Passes,
         clock: contextlib.AbstractContextManager[None],
         ranges: Ranges,
-        monitor: Monitor | Follower,
+        monitor: Monitor | SilentMonitor,
         say: Callable[[str, str], None],
     ) -> None:
         self._compiled, self._passes, self._clock, self._ranges = compiled, passes, clock, ranges

@@ -17,10 +17,11 @@ import torch
 from deadunits_tb.capture.messages import say
 from deadunits_tb.capture.monitor import Monitor
 from deadunits_tb.capture.numbering import StepNumbers
+from deadunits_tb.capture.silent_monitor import SilentMonitor
 from deadunits_tb.taps.torch import private as torch_private
 from deadunits_tb.taps.torch.clock import OwnTime, StepTime
 from deadunits_tb.taps.torch.compiled import LATE, CompiledModules
-from deadunits_tb.taps.torch.distributed import Follower, Processes
+from deadunits_tb.taps.torch.distributed import Processes
 from deadunits_tb.taps.torch.follow import Follow
 from deadunits_tb.taps.torch.handing_over import Finished, HandOver
 from deadunits_tb.taps.torch.known_layers import KnownLayers
@@ -65,7 +66,7 @@ class UnitTap:
         self,
         model: Any,
         optimizer: Any,
-        monitor: Monitor | Follower,
+        monitor: Monitor | SilentMonitor,
         *,
         chosen: Sequence[Any] | None,
         outputs: Sequence[Any] | None,

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from deadunits_tb.capture.monitor import Monitor
-from deadunits_tb.taps.torch.distributed import Follower, Processes
+from deadunits_tb.capture.silent_monitor import SilentMonitor
+from deadunits_tb.taps.torch.distributed import Processes
 from deadunits_tb.taps.torch.pack import Fields
 from deadunits_tb.taps.torch.step import Seen
 
@@ -27,7 +28,7 @@ class Met(NamedTuple):
 
 def meet(
     together: Processes,
-    monitor: Monitor | Follower,
+    monitor: Monitor | SilentMonitor,
     see: Callable[[], Seen | None],
     looked: Fields,
     scale: Callable[[str], float | None],

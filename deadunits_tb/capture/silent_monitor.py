@@ -1,4 +1,4 @@
-"""The monitor of a worker that is not the chief: it takes part, and writes nothing."""
+"""The monitor of a process that is not the first: it is asked and told the same, and writes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NONE: Mapping[str, Int] = {}
 
 
 class SilentMonitor:
-    """What a tap asks of a :class:`~deadunits_tb.capture.monitor.Monitor`, where another process has it."""
+    """What is asked of a :class:`~deadunits_tb.capture.monitor.Monitor`, where another process has it."""
 
     interval = 1
     dead_fraction = math.nan
@@ -26,17 +26,17 @@ class SilentMonitor:
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """None: they are the chief's."""
+        """None: they are the first one's."""
         return {}
 
     @property
     def silent_units(self) -> Mapping[str, Int]:
-        """None: they are the chief's."""
+        """None: they are the first one's."""
         return _NONE
 
     @property
     def last_records(self) -> Mapping[str, LayerRecord]:
-        """None: they are the chief's."""
+        """None: they are the first one's."""
         return {}
 
     def report(self, where: str, error: BaseException | str) -> None:
@@ -46,22 +46,19 @@ class SilentMonitor:
             self.errors = (one_line(where, error),)
             say(f"deadunits_tb stopped monitoring and training goes on. {self.errors[0]}")
 
-    def will_record(self, step: int) -> bool:
-        """Whether this process looks at weights: no, the chief does."""
+    def wants(self, step: int) -> bool:
+        """Whether this process decides to observe a step: no, the first does."""
         return False
 
-    def skip(self, layer: str, reason: str) -> None:
-        """The chief notes it."""
+    def will_record(self, step: int) -> bool:
+        """Whether this process looks at weights by itself: no, the first tells."""
+        return False
 
-    def time(self, observed: bool, seconds: float) -> None:
-        """The chief's clock counts."""
-
-    def flush(self) -> None:
-        """There is no file."""
-
-    def close(self) -> None:
-        """There is no file."""
-
-    def scale(self, layer: str) -> Any:
-        """The chief tells."""
+    def scale(self, layer: str) -> float | None:
+        """The first tells."""
         return None
+
+    def ignore(self, *args: Any, **kwargs: Any) -> None:
+        """What only the first takes in."""
+
+    add_layer = skip = expect = observe = time = flush = settle = close = ignore
