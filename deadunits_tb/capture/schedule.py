@@ -113,7 +113,8 @@ class ObservationSchedule:
             self.opening_seconds += seconds
         if self._observations > 1:  # the first one holds tracing and compiling, and says nothing about the next
             self._costs.append(seconds)
-            self._ordinary += min(seconds, _OUTLIER * median(self._costs))
+            usual = seconds <= _OUTLIER * min(self._costs)  # nearly always, and the median costs more
+            self._ordinary += seconds if usual else min(seconds, _OUTLIER * median(self._costs))
         if self._opening and (self._examples >= OPENING_EXAMPLES or self._spent(1.0)):
             self._opening = False
             self._ordinary = 0.0

@@ -58,7 +58,8 @@ class HandOver:
             loss: Of it, None if unknown.
         """
         if isinstance(loss, torch.Tensor):
-            finished.look.fields["loss"] = loss.detach().float().mean()
+            loss = loss.detach()
+            finished.look.fields["loss"] = loss.float().mean() if loss.dim() else loss.clone()
         elif loss is not None:
             finished.look.numbers["loss"] = float(loss)
         look = finished.look
