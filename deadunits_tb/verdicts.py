@@ -11,22 +11,16 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from deadunits_tb.record import (
+from deadunits_tb.rates import (
     REFERENCE_SHARE,
     TELLING_FIRINGS,
-    Byte,
-    Evidence,
-    Float,
-    Int,
-    Memory,
-    Statistics,
-    Window,
     has_low_stretch,
     low_stretch,
     recent_rate,
     recent_size,
     reference_rate,
 )
+from deadunits_tb.record import Byte, Evidence, Float, Int, Memory, Statistics, Window
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import BOUNDED, BY_SEVERITY, LOOKUP, SEVERITY, LayerInfo, UnitState
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from deadunits_tb.record import Evidence, Statistics, Window, lately_code, rates_code, reference_code
+from deadunits_tb.rates import lately_code, rates_code, reference_code
+from deadunits_tb.record import Evidence, Statistics, Window
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo, UnitState
 from deadunits_tb.verdicts import candidates

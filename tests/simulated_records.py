@@ -8,7 +8,8 @@ import numpy as np
 
 from deadunits_tb.capture.lately import Lately
 from deadunits_tb.capture.reference_rate import ReferenceRate
-from deadunits_tb.record import REFERENCE_SHARE, Evidence, LayerRecord, Memory, Statistics, Window, rates_code
+from deadunits_tb.rates import REFERENCE_SHARE, rates_code
+from deadunits_tb.record import Evidence, LayerRecord, Memory, Statistics, Window
 from deadunits_tb.run_record import RunRecord
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import STATISTICS, LayerInfo, UnitState

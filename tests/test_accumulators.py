@@ -13,7 +13,8 @@ from deadunits_tb.capture.accumulators import LayerAccumulator, largest_update, 
 from deadunits_tb.capture.observation import LayerSteps, Observation, WeightObservation
 from deadunits_tb.capture.reductions import observe_arrays
 from deadunits_tb.capture.reference_rate import ReferenceRate
-from deadunits_tb.record import NEVER, reference_rate, round_bfloat16
+from deadunits_tb.rates import reference_rate
+from deadunits_tb.record import NEVER, round_bfloat16
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo, UnitState
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deadunits_tb.rates import lately_code, recent_code, reference_code
 from deadunits_tb.reading.explanation import Explainer, Explanation, explain
 from deadunits_tb.reading.phrases import count, listing, measured, percent, percent_bound, printable
-from deadunits_tb.record import Evidence, Memory, Statistics, Window, lately_code, recent_code, reference_code
+from deadunits_tb.record import Evidence, Memory, Statistics, Window
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo, UnitState
 from deadunits_tb.verdicts import candidates

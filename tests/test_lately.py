@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deadunits_tb.capture.lately import Lately
-from deadunits_tb.record import SMALLEST_SIZE, lately_code, low_stretch, recent_rate, recent_size, reference_rate
+from deadunits_tb.rates import SMALLEST_SIZE, lately_code, low_stretch, recent_rate, recent_size, reference_rate
 from deadunits_tb.thresholds import Thresholds
 
 

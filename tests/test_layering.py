@@ -26,7 +26,7 @@ FRAMEWORKS = {
 """Import name to the word in the names of the modules that may import it."""
 
 LAYERS = (
-    {"errors", "native", "strict_json"},
+    {"errors", "native", "rates", "strict_json"},
     {"units"},
     {"thresholds"},
     {"certificate", "record", "run_record", "verdicts"},

@@ -11,17 +11,8 @@ import numpy.typing as npt
 from deadunits_tb.capture.lately import Lately
 from deadunits_tb.capture.observation import Array, LayerSteps, Observation, WeightObservation
 from deadunits_tb.capture.reference_rate import ReferenceRate
-from deadunits_tb.record import (
-    NEVER,
-    REFERENCE_SHARE,
-    Evidence,
-    Int,
-    LayerRecord,
-    Memory,
-    Statistics,
-    Window,
-    rates_code,
-)
+from deadunits_tb.rates import REFERENCE_SHARE, rates_code
+from deadunits_tb.record import NEVER, Evidence, Int, LayerRecord, Memory, Statistics, Window
 from deadunits_tb.thresholds import Thresholds
 from deadunits_tb.units import LayerInfo
 from deadunits_tb.verdicts import Mask, finite_units, judge, layer_scale, no_signal

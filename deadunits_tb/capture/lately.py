@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deadunits_tb.capture.observation import Array
-from deadunits_tb.record import LOW_SHARE, SIZE_EXAMPLES, TELLING_FIRINGS, Int, lately_code
+from deadunits_tb.rates import LOW_SHARE, SIZE_EXAMPLES, TELLING_FIRINGS, lately_code
+from deadunits_tb.record import Int
 from deadunits_tb.thresholds import Thresholds
 
 
@@ -16,8 +17,8 @@ class Lately:
     """Recent sizes and low stretches of a layer's units, carried from record to record.
 
     The *recent size* is the mean absolute output, averaged over a horizon of
-    :data:`~deadunits_tb.record.SIZE_EXAMPLES`. The *low stretch* goes back from the
-    last record as far as the unit fired on fewer than :data:`~deadunits_tb.record.LOW_SHARE` of its examples, counted
+    :data:`~deadunits_tb.rates.SIZE_EXAMPLES`. The *low stretch* goes back from the
+    last record as far as the unit fired on fewer than :data:`~deadunits_tb.rates.LOW_SHARE` of its examples, counted
     from any of its records on. So it begins where the rate fell, as a CUSUM test does (Page 1954), and one firing does
     not end it: an average over a fixed horizon would go on to hold what came before. It is forgotten, too, lest a unit
     that recovers count as low for as long as it was: it weighs at most as much as a recent rate.

@@ -10,17 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from deadunits_tb.rates import REFERENCE_SHARE, TELLING_FIRINGS, low_stretch, recent_rate, recent_size, reference_rate
 from deadunits_tb.reading.moment import Moment
 from deadunits_tb.reading.phrases import count, listing, measured, percent, percent_bound
-from deadunits_tb.record import (
-    NEVER,
-    REFERENCE_SHARE,
-    TELLING_FIRINGS,
-    low_stretch,
-    recent_rate,
-    recent_size,
-    reference_rate,
-)
+from deadunits_tb.record import NEVER
 from deadunits_tb.units import LOOKUP, UnitState
 from deadunits_tb.verdicts import chance_of_loss, judges_silence, recent_examples
 
