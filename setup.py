@@ -15,7 +15,7 @@ import runpy
 import shutil
 import subprocess
 import tempfile
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from setuptools import Command, Distribution, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -174,8 +174,11 @@ class BuildNative(Command):
 
         compiler = new_compiler()
         customize_compiler(compiler)
-        unix = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-fvisibility=hidden"]
-        arguments = ["/O2", "/std:c11"] if compiler.compiler_type == "msvc" else unix
+        if compiler.compiler_type == "msvc":
+            arguments = ["/O2", "/std:c11"]
+        else:  # GCC's -O3 compiles three times as long, and runs no faster; Clang does not know its flag, nor need it
+            arguments = ["-O2", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-fvisibility=hidden"]
+            arguments += ["-ftree-vectorize", *(["-fvect-cost-model=dynamic"] if self.is_gcc(compiler) else [])]
         with tempfile.TemporaryDirectory(dir=NATIVE.parent) as work:
             objects = compiler.compile(
                 [shutil.copy(LIBRARY["SOURCE"], work)], output_dir=work, extra_postargs=arguments
@@ -183,6 +186,12 @@ class BuildNative(Command):
             made = pathlib.Path(work) / NATIVE.name
             compiler.link_shared_object(objects, str(made))
             made.replace(NATIVE)
+
+    @staticmethod
+    def is_gcc(compiler: Any) -> bool:
+        """Whether it is what it is called: elsewhere ``gcc`` may be Clang."""
+        said = subprocess.run([compiler.compiler[0], "--version"], capture_output=True, text=True, check=False).stdout
+        return "Free Software Foundation" in said
 
 
 class BuildPy(build_py):

@@ -104,6 +104,7 @@ def test_without_a_compiler_the_wheel_is_for_any_machine(wheel: pathlib.Path, wh
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
+@pytest.mark.slow
 def test_with_a_compiler_the_wheel_carries_reductions_that_load(wheel: pathlib.Path, source: pathlib.Path) -> None:
     compiled = build("wheel", source, source.parent / "compiled wheel")
     assert "-py3-none-" in compiled.name

@@ -62,9 +62,12 @@ INLINE void take_in_rows(float *restrict part, int width, const float *restrict 
                          int64_t n, const float *restrict shift, Question ask)
 {
     for (; rows >= 4; rows -= 4, row += 4 * step)
-        for (int64_t j = 0; j < n; j++)
-            for (int at = 0; at < 4; at++)
-                take_in(part, width, j, row[at * step + j], shift[j], ask);
+        for (int64_t j = 0; j < n; j++) {
+            take_in(part, width, j, row[j], shift[j], ask);
+            take_in(part, width, j, row[step + j], shift[j], ask);
+            take_in(part, width, j, row[2 * step + j], shift[j], ask);
+            take_in(part, width, j, row[3 * step + j], shift[j], ask);
+        }
     for (; rows > 0; rows--, row += step)
         for (int64_t j = 0; j < n; j++)
             take_in(part, width, j, row[j], shift[j], ask);
@@ -258,9 +261,11 @@ INLINE void square_rows(float *restrict sum, const float *restrict row, int64_t 
                         float factor)
 {
     for (; rows >= 4; rows -= 4, row += 4 * step)
-        for (int64_t j = 0; j < n; j++)
-            for (int at = 0; at < 4; at++)
-                sum[j] += (row[at * step + j] * factor) * (row[at * step + j] * factor);
+        for (int64_t j = 0; j < n; j++) {
+            float one = row[j] * factor, two = row[step + j] * factor;
+            float three = row[2 * step + j] * factor, four = row[3 * step + j] * factor;
+            sum[j] += one * one + two * two + three * three + four * four;
+        }
     for (; rows > 0; rows--, row += step)
         for (int64_t j = 0; j < n; j++)
             sum[j] += (row[j] * factor) * (row[j] * factor);

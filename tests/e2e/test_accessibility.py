@@ -22,15 +22,16 @@ VIEWS: dict[str, dict[str, Any]] = {
     "thresholds": {"run": "dying", "panel": "thresholds"},
     "help": {"run": "dying", "panel": "help"},
 }
+ALWAYS = {("overview", "dark"), ("overview", "light"), ("layer", "dark"), ("unit", "dark"), ("comparison", "dark")}
+"""Looked at in each run of the tests; the others in long ones."""
 
 
 @pytest.mark.parametrize(
     ("view", "scheme"),
     [
-        *((view, "dark") for view in VIEWS if view != "compared tables"),
-        ("overview", "light"),
-        *(pytest.param(view, "light", marks=pytest.mark.slow) for view in VIEWS if view != "overview"),
-        pytest.param("compared tables", "dark", marks=pytest.mark.slow),
+        pytest.param(view, scheme, marks=() if (view, scheme) in ALWAYS else pytest.mark.slow)
+        for view in VIEWS
+        for scheme in ("dark", "light")
     ],
 )
 def test_axe_finds_nothing(view: str, scheme: Any, browser: Browser, planted_url: str) -> None:

@@ -183,6 +183,7 @@ def test_below_a_path_prefix(watched: Watched, serve: Serve, planted_log: pathli
     assert state_at(tab, 0.99, row_of(3)) == "dead"
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said(watched: Watched, serve: Serve, tmp_path: pathlib.Path) -> None:
     """Many layers that were skipped, an error of the monitor, and an earlier run in the same directory."""
     info = LayerInfo("hidden", "Dense", 0, 8, "relu")
@@ -211,6 +212,7 @@ def test_what_is_missing_is_said(watched: Watched, serve: Serve, tmp_path: pathl
     expect(quality).to_contain_text("is hidden with its 3 records")
 
 
+@pytest.mark.slow
 def test_an_empty_log_directory_shows_the_code_that_fills_it(
     watched: Watched, serve: Serve, tmp_path: pathlib.Path
 ) -> None:

@@ -82,7 +82,7 @@ def trained_with(network: Network, optimizer: Any, log_dir: pathlib.Path, *, eve
         pytest.param(
             name,
             "adamw" if at % 2 else "momentum",
-            marks=() if name in ("mlp", "cnn", "scan", "checkpoint") else pytest.mark.slow,
+            marks=() if name in ("mlp", "cnn") else pytest.mark.slow,
         )
         for at, name in enumerate(ZOO)
     ],
@@ -103,6 +103,7 @@ def test_half_precision(dtype: str, tmp_path: pathlib.Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_some_steps(tmp_path: pathlib.Path) -> None:
     network, optimizer = mlp(), OPTIMIZERS["adamw"]()
     assert_same(trained_with(network, optimizer, tmp_path, every=4), trained_without(network, optimizer))
@@ -123,6 +124,7 @@ def test_a_step_that_gets_none_is_compiled_to_what_it_would_be_without_us() -> N
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_many_steps_in_one_scan() -> None:
     """Training steps within ``scan``: the statistics of all of them leave it together."""
     network, optimizer = mlp(), OPTIMIZERS["adamw"]()
@@ -143,6 +145,7 @@ def test_many_steps_in_one_scan() -> None:
     assert statistics.layers["first"]["examples"] == STEPS * 16
 
 
+@pytest.mark.slow
 def test_a_separate_pass_sees_what_the_step_would(tmp_path: pathlib.Path) -> None:
     """Exact on any device: the training step is one that knows nothing of us."""
     network, optimizer = mlp(), OPTIMIZERS["momentum"]()
@@ -188,7 +191,7 @@ def test_a_function_that_is_watched_as_it_is(tmp_path: pathlib.Path) -> None:
     assert_same(trained_with(seen, optimizer, tmp_path), trained_without(network, optimizer))
 
 
-@pytest.mark.parametrize("watched", [False, True], ids=["observe", "watch"])
+@pytest.mark.parametrize("watched", [pytest.param(False, marks=pytest.mark.slow), True], ids=["observe", "watch"])
 def test_a_pre_activation_that_others_take_in_too(watched: bool, tmp_path: pathlib.Path) -> None:
     """Of their gradients none may be added to another earlier than without us: that alone changes their last bits."""
 

@@ -143,6 +143,7 @@ with DeadUnitsWriter(directory, layers, params=params, every=1, thresholds=limit
 """
 
 
+@pytest.mark.slow
 def test_of_two_processes_the_first_one_writes_what_one_would(tmp_path: pathlib.Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -46,6 +46,7 @@ class Everything(nn.Module):
         return nn.Dense(3, name="head")(x)
 
 
+@pytest.mark.slow
 def test_flax_linen() -> None:
     model, x = Everything(), images()
     variables = jax.jit(model.init)({"params": jax.random.key(0), "dropout": jax.random.key(1)}, x)

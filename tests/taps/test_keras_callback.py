@@ -133,6 +133,7 @@ def test_gradients_that_the_optimizer_accumulates(tmp_path: pathlib.Path) -> Non
     assert moved.tolist() == [False, True, False, True]
 
 
+@pytest.mark.slow
 def test_by_default_the_interval_is_chosen_by_cost(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_opening(monkeypatch)
     fit([DeadUnitsCallback(tmp_path)], epochs=50)
@@ -199,7 +200,9 @@ def leftovers(model: keras.Model) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a callback fails"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a callback fails"), pytest.param(KeyboardInterrupt(), marks=pytest.mark.slow)]
+)
 def test_nothing_is_left_in_the_model_when_fit_raises(tmp_path: pathlib.Path, error: BaseException) -> None:
     model, (x, y) = built("dense")
     watch = DeadUnitsCallback(tmp_path, every=1)
@@ -222,7 +225,7 @@ def test_nothing_is_left_in_the_model_after_fit(tmp_path: pathlib.Path) -> None:
     assert leftovers(model) == []
 
 
-@pytest.mark.parametrize("where", ["record", "fetch"])
+@pytest.mark.parametrize("where", ["record", pytest.param("fetch", marks=pytest.mark.slow)])
 def test_a_monitor_that_fails_does_not_touch_the_training(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

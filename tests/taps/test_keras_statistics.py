@@ -17,7 +17,7 @@ from keras_zoo import built, vectors
 MODES = {"graph": {}, "jit": {"jit_compile": True}, "eager": {"run_eagerly": True}}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["graph", pytest.param("jit", marks=pytest.mark.slow), "eager"])
 def test_dense_layers(mode):
     model, (x, y) = built("dense", **MODES[mode])
 
@@ -137,6 +137,7 @@ def test_a_shared_layer_is_one_layer_with_twice_the_examples():
     check_activations(seen["dense"], np.concatenate([once, twice]), positive)
 
 
+@pytest.mark.slow
 def test_recurrent_layers_are_seen_at_their_output_and_padding_is_not():
     model, (x, y) = built("recurrent")
     parts = {layer.name: layer for layer in model.layers}
@@ -152,6 +153,7 @@ def test_recurrent_layers_are_seen_at_their_output_and_padding_is_not():
     assert all(seen[name].gradient_squares is not None for name in ("lstm", "forward_gru", "simple_rnn"))
 
 
+@pytest.mark.slow
 def test_units_of_an_einsum_are_all_axes_that_come_from_its_weights():
     model, (x, y) = built("attention")
     attention = model.get_layer("multi_head_attention")

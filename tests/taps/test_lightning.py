@@ -266,6 +266,7 @@ def test_a_monitor_that_fails_does_not_break_training(tmp_path: pathlib.Path, mo
     assert_same(plain, watched)
 
 
+@pytest.mark.slow
 def test_it_imports_no_other_framework() -> None:
     import subprocess
     import sys

@@ -15,7 +15,7 @@ from tensorflow_zoo import MODES, batches, made, run_in, step_of, trained
 from test_keras_layers import EXPECTED
 
 
-@pytest.mark.parametrize("name", ["unbuilt", "subclassed"])
+@pytest.mark.parametrize("name", [pytest.param("unbuilt", marks=pytest.mark.slow), "subclassed"])
 def test_every_model_trains_the_same(name, tmp_path):
     plain, _ = trained(name=name)
     watched, _ = trained(tmp_path, name=name)
@@ -56,7 +56,7 @@ def sgd():
         ("eager", "subclassed", {"wrap": False, "every": 2}),
         pytest.param("jit", "dense", {}, marks=pytest.mark.slow),
         pytest.param("graph", "dense", {"every": 3}, marks=pytest.mark.slow),
-        ("graph", "dense", {"policy": "mixed_bfloat16"}),
+        pytest.param("graph", "dense", {"policy": "mixed_bfloat16"}, marks=pytest.mark.slow),
         pytest.param("graph", "separate", {"optimizer": sgd}, marks=pytest.mark.slow),
     ],
     ids=["eager", "not wrapped", "subclassed not wrapped", "jit", "every third", "bfloat16", "momentum"],
@@ -94,7 +94,7 @@ def test_loss_scaling_is_undone_and_skipped_steps_have_no_gradients(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "mode", [mode if mode == "graph" else pytest.param(mode, marks=pytest.mark.slow) for mode in MODES]
+    "mode", [mode if mode == "eager" else pytest.param(mode, marks=pytest.mark.slow) for mode in MODES]
 )
 def test_the_record_of_a_step_is_that_of_fit(mode, tmp_path):
     """One step on the same weights and batch, with a loop and with fit."""
@@ -127,6 +127,7 @@ def test_the_record_of_a_step_is_that_of_fit(mode, tmp_path):
     np.testing.assert_allclose(one.inputs.mean, other.inputs.mean, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_by_default_the_interval_is_chosen_by_cost(tmp_path, monkeypatch):
     without_opening(monkeypatch)
     trained(tmp_path, every=None, epochs=40)

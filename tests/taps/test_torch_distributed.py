@@ -107,6 +107,7 @@ def test_a_monitor_that_fails_holds_up_none(tmp_path: pathlib.Path) -> None:
     assert any("another process" in error for error in records[-1].errors)
 
 
+@pytest.mark.slow
 def test_steps_in_which_processes_differ_are_left_out(tmp_path: pathlib.Path) -> None:
     run("differs", 2, tmp_path / "two")
     assert [(tmp_path / "two" / f"errors{rank}").read_text() for rank in range(2)] == ["", ""]

@@ -159,6 +159,7 @@ def test_nothing_is_left_behind(tmp_path: pathlib.Path) -> None:
     assert not getattr(trainer.optimizer, "optimizer", trainer.optimizer)._optimizer_step_post_hooks
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind_where_training_raises(tmp_path: pathlib.Path) -> None:
     kept: list[Any] = []
 
