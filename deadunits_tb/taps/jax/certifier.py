@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from deadunits_tb.capture.silent_layers import RARER
 from deadunits_tb.certificate import PROVABLE, Certificates
 from deadunits_tb.record import NEVER, Int
 from deadunits_tb.taps.jax.bounds import Ranges, certified
@@ -19,9 +20,6 @@ from deadunits_tb.taps.jax.looks import Look, Unlookable, look
 from deadunits_tb.taps.jax.moments import Moments
 from deadunits_tb.taps.jax.plan import Layer, Plan
 from deadunits_tb.taps.jax.statistics import Statistics
-
-RARER = 1.05
-"""A layer is looked at again when training is by a twentieth further: about 200 times in 20,000 steps."""
 
 _NO_WEIGHTS = "its weights are not known: say where they are with Layer(weights=...)"
 _NO_INPUTS = "what it takes in is not known: say Layer(inputs=...), and hand it to observe(inputs=...)"
